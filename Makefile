@@ -1,0 +1,64 @@
+# What one does here, by name. `make` alone lists it. Only Python 3.11 or newer and make are needed:
+# every target sets up the virtual environment it wants.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PACKAGES := pie_proto pie_anyio pie_trio_adapter pie.py
+CODE   := $(PACKAGES) tests examples docs
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all check format docs coverage ci clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 …" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.user: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[trio,server]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@ $(VENV)/.user
+
+demo: $(VENV)/.user ## run the main job against an embedded server, on asyncio and on trio
+	$(BIN)/python examples/demo.py
+	$(BIN)/python examples/demo.py --backend trio
+
+test: $(VENV)/.dev ## run the tests (two minutes)
+	$(BIN)/python -m pytest -n auto -m 'not slow'
+
+test-all: $(VENV)/.dev ## run the tests, the slow ones too
+	$(BIN)/python -m pytest -n auto
+
+check: $(VENV)/.dev ## check format, style and types, and that the drawn docs are up to date
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/mypy
+	$(BIN)/python docs/draw_states.py --check
+
+format: $(VENV)/.dev ## put code into its form
+	$(BIN)/ruff check --fix-only $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+docs: $(VENV)/.dev ## draw docs/states.md from the transition tables
+	$(BIN)/python docs/draw_states.py
+
+coverage: $(VENV)/.dev ## measure branch coverage
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -m 'not slow'
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+ci: ## what continuous integration runs: every stage, bounded and timed
+	.ci/stage 10m check    $(MAKE) check
+	.ci/stage 15m test     $(MAKE) test
+	.ci/stage 5m  demo     $(MAKE) demo
+
+clean: ## remove what was made here
+	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* dist build
