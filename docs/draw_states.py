@@ -1,0 +1,88 @@
+"""Draws docs/states.md from the transition tables, so that diagrams cannot drift from the code.
+
+Without arguments it writes the page; with ``--check`` it fails if the page is out of date.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from collections.abc import Mapping
+from enum import Enum
+from pathlib import Path
+
+from pie_proto import states
+
+PAGE = Path(__file__).with_name("states.md")
+
+TABLES: tuple[tuple[str, str, Mapping[tuple[Enum, Enum], Enum], type[Enum]], ...] = (
+    (
+        "Connection",
+        "One connection, seen from either side.",
+        states.CONNECTION,
+        states.ConnectionState,
+    ),
+    (
+        "Authentication",
+        "The client's side of authentication.",
+        states.AUTHENTICATION,
+        states.AuthenticationState,
+    ),
+    (
+        "Authentication, server",
+        "The server's side of authentication. Whatever is not drawn ends the session.",
+        states.SERVER_AUTHENTICATION,
+        states.ServerAuthenticationState,
+    ),
+    ("Transfer", "One upload of a client's.", states.TRANSFER, states.TransferState),
+    (
+        "Instance",
+        "What one instance is to one connection.",
+        states.INSTANCE,
+        states.InstanceState,
+    ),
+)
+
+
+def diagram(table: Mapping[tuple[Enum, Enum], Enum], kind: type[Enum]) -> str:
+    """A Mermaid state diagram; inputs that lead the same way share an arrow."""
+    arrows: defaultdict[tuple[Enum, Enum], list[str]] = defaultdict(list)
+    for (before, happened), after in table.items():
+        arrows[before, after].append(happened.value)
+    first = next(iter(kind))
+    lines = ["```mermaid", "stateDiagram-v2", f"    [*] --> {first.name}"]
+    lines += [f"    {state.name} : {state.value}" for state in kind]
+    lines += [
+        f"    {before.name} --> {after.name} : {', '.join(inputs)}"
+        for (before, after), inputs in arrows.items()
+    ]
+    return "\n".join([*lines, "```"])
+
+
+def page() -> str:
+    """The whole page."""
+    parts = [
+        "# States",
+        (
+            "Drawn by `make docs` from the tables in `pie_proto/states.py`. Do not edit by hand. "
+            "An input that has no arrow from a state is not legal there."
+        ),
+    ]
+    for title, text, table, kind in TABLES:
+        parts += [f"## {title}", text, diagram(table, kind)]
+    return "\n\n".join(parts) + "\n"
+
+
+def main(arguments: list[str]) -> int:
+    """Write or check the page."""
+    if arguments == ["--check"]:
+        if PAGE.read_text(encoding="utf-8") != page():
+            print(f"{PAGE.name} is not what the tables say: run `make docs`", file=sys.stderr)
+            return 1
+        return 0
+    PAGE.write_text(page(), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

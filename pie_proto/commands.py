@@ -1,0 +1,274 @@
+"""What you ask of a Pie server: one frozen data class per command, and the check of its fields.
+
+Building a command never fails; sending one that cannot be meant is refused by the session with a
+`LocalProtocolError` that says which field and why.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import TypeAlias
+
+from blake3 import blake3
+
+__all__ = [
+    "AnswerChallenge",
+    "AttachInstance",
+    "AuthenticateWithToken",
+    "Buffer",
+    "Command",
+    "Identify",
+    "LaunchFromRegistry",
+    "LaunchInstance",
+    "ListInstances",
+    "Ping",
+    "ProgramExists",
+    "Query",
+    "SendMessage",
+    "TerminateInstance",
+    "UploadBlob",
+    "UploadCommand",
+    "UploadProgram",
+    "buffer_problem",
+    "hash_of",
+    "problem_with",
+]
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
+"""Bytes of the caller's, not copied until they are sent."""
+
+
+def hash_of(data: Buffer) -> str:
+    """The name Pie gives to content: lower-case hex BLAKE3-256 (64 characters) of the whole of it.
+
+    One thread, about 1 GB/s; callers with an event loop hash large content in a worker thread.
+    """
+    return blake3(data).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Identify:
+    """Say who you are. Answered by `Authenticated`, by `ChallengeReceived`, or by `Failed`."""
+
+    username: str
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerChallenge:
+    """Answer a challenge with the raw signature over its raw bytes."""
+
+    signature: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class AuthenticateWithToken:
+    """Authenticate with the server's internal token. A wrong one is answered late, on purpose."""
+
+    token: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """Ask for a sign of life from the Pie server itself (not its WebSocket). Answered by `Pong`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Ask the server about a subject it knows. Some servers never answer an unknown subject."""
+
+    subject: str
+    record: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramExists:
+    """Ask whether the program with this hash is on the server."""
+
+    hash: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadProgram:
+    """Upload a program of ``size`` bytes with this ``hash``.
+
+    With ``data`` the core takes the chunks from it. Without, it asks for each chunk when it is
+    about to send it (``chunks_wanted``), so that the content need never be in memory.
+    """
+
+    size: int
+    hash: str
+    data: Buffer | None = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadBlob:
+    """Upload ``size`` bytes to an instance; ``data`` and ``hash`` as in `UploadProgram`."""
+
+    instance_id: str
+    size: int
+    hash: str
+    data: Buffer | None = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchInstance:
+    """Launch the uploaded program with this hash. Attached instances stream to this connection."""
+
+    hash: str
+    arguments: tuple[str, ...] = ()
+    detached: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchFromRegistry:
+    """Launch a program of the server's registry by name (``name``, ``name@version``, …)."""
+
+    name: str
+    arguments: tuple[str, ...] = ()
+    detached: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AttachInstance:
+    """Take over a detached instance: its buffered output, then what it does from here on."""
+
+    instance_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ListInstances:
+    """List the user's instances that are running, or finished and not yet claimed."""
+
+
+@dataclass(frozen=True, slots=True)
+class SendMessage:
+    """Send a text to an attached instance. Nothing answers it."""
+
+    instance_id: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class TerminateInstance:
+    """Terminate an instance, attached or not. Its unread output is dropped, its end is not."""
+
+    instance_id: str
+
+
+UploadCommand: TypeAlias = UploadProgram | UploadBlob
+
+Command: TypeAlias = (
+    Identify
+    | AnswerChallenge
+    | AuthenticateWithToken
+    | Ping
+    | Query
+    | ProgramExists
+    | UploadProgram
+    | UploadBlob
+    | LaunchInstance
+    | LaunchFromRegistry
+    | AttachInstance
+    | ListInstances
+    | SendMessage
+    | TerminateInstance
+)
+
+
+_HASH = re.compile(r"[0-9a-f]{64}", re.ASCII)
+
+
+def _text(value: object) -> str | None:
+    if not isinstance(value, str):
+        return f"must be str, not {type(value).__name__}"
+    try:
+        value.encode()
+    except UnicodeEncodeError as exc:
+        return f"cannot be sent as UTF-8: {exc.reason} at character {exc.start}"
+    return None
+
+
+def _filled_text(value: object) -> str | None:
+    return _text(value) or (None if value else "must not be empty")
+
+
+def _hash(value: object) -> str | None:
+    problem = _text(value)
+    if problem is None and not _HASH.fullmatch(str(value)):
+        return "must be the BLAKE3 hash in lower-case hex, 64 characters"
+    return problem
+
+
+def _text_tuple(value: object) -> str | None:
+    if not isinstance(value, tuple):
+        return f"must be a tuple of str, not {type(value).__name__}"
+    for index, item in enumerate(value):
+        if problem := _text(item):
+            return f"[{index}] {problem}"
+    return None
+
+
+def _flag(value: object) -> str | None:
+    return None if isinstance(value, bool) else f"must be bool, not {type(value).__name__}"
+
+
+def _size(value: object) -> str | None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        return f"must be int, not {type(value).__name__}"
+    return None if value >= 0 else "must not be negative"
+
+
+def _signature(value: object) -> str | None:
+    if not isinstance(value, bytes):
+        return f"must be bytes, not {type(value).__name__}"
+    return None if value else "must not be empty"
+
+
+def _optional_buffer(value: object) -> str | None:
+    return None if value is None else buffer_problem(value)
+
+
+def buffer_problem(value: object) -> str | None:
+    """Why ``value`` is no `Buffer`, in words; ``None`` if it is one."""
+    if not isinstance(value, bytes | bytearray | memoryview):
+        return f"must be bytes, bytearray or memoryview, not {type(value).__name__}"
+    try:
+        memoryview(value).cast("B").release()
+    except (TypeError, ValueError) as exc:
+        return f"must be a contiguous memoryview of bytes: {exc}"
+    return None
+
+
+_CHECKS: dict[str, Callable[[object], str | None]] = {
+    "username": _filled_text,
+    "signature": _signature,
+    "token": _text,
+    "subject": _text,
+    "record": _text,
+    # A hash that is asked for is any text: whether such a program exists is the server's to say.
+    "hash": _text,
+    "name": _filled_text,
+    "arguments": _text_tuple,
+    "detached": _flag,
+    "instance_id": _filled_text,
+    "message": _text,
+    "size": _size,
+    "data": _optional_buffer,
+}
+
+
+def problem_with(command: Command) -> str | None:
+    """What is wrong with the fields of ``command``, in words; ``None`` if it can be sent."""
+    for item in fields(command):
+        value = getattr(command, item.name)
+        if problem := _CHECKS[item.name](value):
+            return f"{type(command).__name__}.{item.name} {problem}"
+    if isinstance(command, UploadCommand):
+        if problem := _hash(command.hash):
+            return f"{type(command).__name__}.hash {problem}"
+        if command.data is not None and memoryview(command.data).nbytes != command.size:
+            given = memoryview(command.data).nbytes
+            return f"{type(command).__name__}.size is {command.size}, but data has {given} bytes"
+    return None

@@ -1,0 +1,94 @@
+"""What a dialect is: the set of messages that one family of Pie servers speaks.
+
+A dialect is a codec and a table of abilities, without state. Nothing outside this package knows a
+name, a field or a text of the wire.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Protocol
+
+from pie_proto.commands import Command, UploadCommand
+from pie_proto.events import InstanceEvent, Outcome
+from pie_proto.messages import Answer, ClientMessage, ServerMessage
+from pie_proto.transfers import ChunkProblem
+
+__all__ = ["Capabilities", "Dialect"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What a family of servers takes and does. Sizes in bytes."""
+
+    name: str
+    servers: str
+    """The server releases, for people."""
+    chunk_bytes: int
+    """The most content that one chunk carries."""
+    frame_bytes: int
+    """The largest message in one frame that the server takes from a client."""
+    upload_bytes: int
+    """The most content that one upload can be, program or blob."""
+
+
+class Dialect(Protocol):
+    """The codec of one family, for both roles. Implementations keep no state."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What these servers take and do."""
+
+    # ------------------------------------------------------------------------------- client role
+
+    def encode(self, command: Command, request_id: int) -> bytes:
+        """The message for any command but an upload. ``request_id`` 0 where nothing answers."""
+
+    def chunk(
+        self, command: UploadCommand, request_id: int, index: int, total: int, length: int
+    ) -> bytes:
+        """Everything of a chunk's message but its ``length`` bytes of content, which follow it."""
+
+    def decode(self, payload: bytes) -> ServerMessage:
+        """Read one message of a server's. Raises `RemoteProtocolError` and nothing else."""
+
+    def decode_text(self, text: str) -> ServerMessage:
+        """Read one WebSocket *text* message of a server's."""
+
+    def interpret(self, command: Command, answer: Answer) -> Outcome:
+        """What ``answer`` means to ``command``. Raises `RemoteProtocolError` if nothing."""
+
+    def slot(self, command: UploadCommand) -> Hashable:
+        """Uploads with equal slots must not be under way at one time."""
+
+    def slot_needs_answer(self, command: UploadCommand) -> bool:
+        """Whether only the answer tells that the slot is free, not the last chunk."""
+
+    def slot_stays_taken(self, command: UploadCommand, reason: str) -> bool:
+        """Whether a refusal with this ``reason`` leaves the server's slot occupied."""
+
+    # ------------------------------------------------------------------------------- server role
+
+    def decode_request(self, payload: bytes) -> ClientMessage:
+        """Read one message of a client's; `Unknown` for what a server would drop. Never raises."""
+
+    def encode_outcome(self, command: Command, outcome: Outcome) -> bytes:
+        """The answer to ``command``. Raises `LocalProtocolError` where the two do not fit."""
+
+    def encode_event(self, event: InstanceEvent) -> bytes:
+        """The message for any event of an instance but a blob."""
+
+    def blob_chunk(
+        self, instance_id: str, content_hash: str, index: int, total: int, length: int
+    ) -> bytes:
+        """Everything of a blob chunk's message but its content, which follows it."""
+
+    def encode_notice(self, text: str) -> bytes:
+        """The message for a notice to the whole connection."""
+
+    def describe(self, problem: ChunkProblem) -> str:
+        """How a server of this family words what is wrong with a chunk."""
+
+    def not_owned(self, instance_id: str) -> str:
+        """How it words that an instance is not attached to the connection that speaks to it."""

@@ -1,0 +1,301 @@
+"""Keys that answer a server's challenge: `Signer`, and `ParsedPrivateKey` read from a text.
+
+No file is opened here (`pie_anyio.keys` adds ``from_file``), and `cryptography` is imported by the
+first call that needs it, which takes some tens of milliseconds.
+"""
+
+# ruff: noqa: PLC0415 - importing this module must not load cryptography
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, Self, runtime_checkable
+
+from pie_proto.errors import KeyFormatError
+from pie_proto.public_keys import (
+    KEY_TYPE,
+    MAX_KEY_BYTES,
+    PEM_BEGIN,
+    TAKEN,
+    PublicKey,
+    pem,
+    pem_body,
+    refused,
+    scheme,
+    take_string,
+)
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+
+__all__ = ["ParsedPrivateKey", "Signer"]
+
+MAX_KDF_ROUNDS: Final = 4096
+"""The most rounds of bcrypt that an OpenSSH key may ask for: some 35 seconds of work.
+``ssh-keygen`` writes 16 to 24, careful people a few hundred; a damaged number may mean a year."""
+
+_CONTAINERS: Final = {
+    "OPENSSH PRIVATE KEY",
+    "PRIVATE KEY",  # PKCS#8
+    "ENCRYPTED PRIVATE KEY",  # PKCS#8
+    "RSA PRIVATE KEY",  # PKCS#1
+    "EC PRIVATE KEY",  # SEC1
+}
+_FORMS: Final = "as OpenSSH, PKCS#8, PKCS#1 or SEC1 (EC) text"
+_ENCRYPTED_BODY: Final = re.compile(
+    r"Proc-Type: *4,ENCRYPTED\n"
+    r"DEK-Info: *(?:AES-[0-9]+-CBC,[0-9A-Fa-f]{32}|DES-EDE3-CBC,[0-9A-Fa-f]{16})\n\n[^:]+"
+)
+"""An encrypted PKCS#1 or SEC1 key (RFC 1421): headers that tell the cipher and its initial vector,
+then the key. Looked at here because an initial vector that is too short makes `cryptography` 50
+panic, and what comes of that is no ``Exception``."""
+_UNKNOWN_CIPHER: Final = (
+    "the key is encrypted in a way that is not known here: "
+    "`ssh-keygen -p -Z aes256-ctr -f FILE` encrypts it anew"
+)
+_OPENSSH_MAGIC: Final = b"openssh-key-v1\0"
+_DAMAGED: Final = "the private key is damaged or cut short"
+
+
+@runtime_checkable
+class Signer(Protocol):
+    """Anything that can answer a challenge: a key, an agent, a smart card, a KMS.
+
+    ``sign`` gets the raw bytes of the challenge (1 to 64 of them) and gives the raw signature over
+    them, in the form that the server verifies for the type of the key (PROTOCOL.md,
+    "Authentication", step 4):
+
+    - Ed25519: 64 bytes;
+    - RSA: PKCS#1 v1.5 over SHA-256, as long as the key;
+    - ECDSA: ASN.1 DER, over SHA-256 for P-256 and over SHA-384 for P-384.
+
+    It may be a plain method, which may block (a token that waits for a touch), and which a driver
+    with an event loop therefore calls in a worker thread; or an ``async def``, which it calls and
+    awaits in the event loop. One protocol says both, since only the caller can tell them apart:
+    ``inspect.iscoroutinefunction(signer.sign)`` before the call. A plain method that returns an
+    awaitable after all has that awaited in the event loop. A blocking driver takes plain ones only.
+    What ``sign`` raises ends the authentication, and reaches the caller as it is.
+    """
+
+    def sign(self, challenge: bytes, /) -> bytes | Awaitable[bytes]:
+        """The raw signature over the raw ``challenge``."""
+        ...  # pragma: no cover
+
+
+class ParsedPrivateKey:
+    """A private key, ready to sign: a `Signer`. Made by `parse`, or from a key of `cryptography`.
+
+    Raises `KeyFormatError` for a key of a kind that Pie does not take. Safe to share between
+    threads; cannot be pickled; what it shows of itself is the type and the fingerprint.
+    """
+
+    __slots__ = ("_key", "_public")
+
+    def __init__(self, key: Ed25519PrivateKey | RSAPrivateKey | EllipticCurvePrivateKey) -> None:
+        self._public = PublicKey.of(key.public_key())
+        self._key: Any = key
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.key_type} {self.fingerprint()}>"
+
+    @classmethod
+    def parse(cls, text: str | bytes, *, passphrase: str | bytes | None = None) -> Self:
+        """The private key in ``text``: OpenSSH, PKCS#8, PKCS#1 or SEC1, encrypted or not.
+
+        Taken are Ed25519, RSA of 2048 to 8192 bits, and ECDSA on P-256 or P-384. Of a text with
+        several blocks it is the first private key; whatever stands around it, its indentation and
+        its line ends do not matter. At most 64 KiB are looked at.
+
+        A ``passphrase`` is used if the key is encrypted, and not needed, thus not looked at, if it
+        is not; an empty one is none. An encrypted OpenSSH key needs the package ``bcrypt``, which
+        the extra ``pie-anyio[ssh]`` brings, and takes as long as its rounds want: a tenth of a
+        second for what ``ssh-keygen`` writes. Do that in a worker thread if there is an event loop.
+
+        Raises `KeyFormatError`, which says what was found and what is taken and repeats nothing
+        that might be secret, for every ``str`` or ``bytes`` that is anything else; `TypeError` for
+        arguments of other types.
+        """
+        if not isinstance(text, str | bytes):
+            raise TypeError(f"a private key is str or bytes, not {type(text).__name__}")
+        secret = _passphrase(passphrase)
+        if len(text) > MAX_KEY_BYTES:
+            raise KeyFormatError(
+                f"{len(text)} bytes are no private key: the most is {MAX_KEY_BYTES}"
+            )
+        if isinstance(text, bytes):
+            text = text.decode("utf-8", "replace")
+        begins = list(PEM_BEGIN.finditer(text))
+        begin = next((begin for begin in begins if begin[1] in _CONTAINERS), None)
+        if begin is None:
+            raise KeyFormatError(
+                f"{_found_instead(text, begins)}: a private key is wanted {_FORMS}; {TAKEN}"
+            )
+        body = pem_body(text, begin)
+        if begin[1] == "OPENSSH PRIVATE KEY":
+            return cls(_load_openssh(body, secret))
+        return cls(_load_pem(begin[1], body, secret))
+
+    @property
+    def key_type(self) -> str:
+        """``ssh-ed25519``, ``ssh-rsa``, ``ecdsa-sha2-nistp256`` or ``ecdsa-sha2-nistp384``."""
+        return self._public.key_type
+
+    def sign(self, challenge: bytes) -> bytes:
+        """The raw signature over ``challenge``, as `Signer` tells. Some milliseconds for RSA."""
+        signature: bytes = self._key.sign(challenge, *scheme(self.key_type))
+        return signature
+
+    def public_key(self) -> str:
+        """The public half: one OpenSSH ``authorized_keys`` line, no comment, no line end."""
+        return self._public.line()
+
+    def fingerprint(self) -> str:
+        """``SHA256:`` and 43 characters of base64, as ``ssh-keygen -l`` prints it."""
+        return self._public.fingerprint()
+
+
+def _passphrase(passphrase: str | bytes | None) -> bytes | None:
+    match passphrase:
+        case None | bytes():
+            return passphrase or None
+        case str():
+            try:
+                return passphrase.encode("utf-8") or None
+            except UnicodeEncodeError:
+                raise KeyFormatError(
+                    "the passphrase has characters that no text has (lone surrogates)"
+                ) from None
+        case _:
+            raise TypeError(f"a passphrase is str or bytes, not {type(passphrase).__name__}")
+
+
+def _found_instead(text: str, begins: list[re.Match[str]]) -> str:
+    """What a text is that has no private key which is taken. Never a piece of the text itself."""
+    if begins:
+        label = begins[0][1]
+        if label.endswith("PUBLIC KEY"):
+            return "this is a public key"
+        if "CERTIFICATE" in label:
+            return "this is a certificate"
+        return f"found a PEM block called {label}"
+    words = text.split(maxsplit=1)
+    if not words:
+        return "the text is empty"
+    if KEY_TYPE.fullmatch(words[0]):
+        kind = "certificate" if "-cert-" in words[0] else "public key"
+        return f"this is a {kind} ({words[0]})"
+    if text.startswith("PuTTY-User-Key-File-"):
+        return "this is a key of PuTTY (.ppk), which PuTTYgen exports as an OpenSSH key"
+    if text.startswith("0") and not text.isascii():
+        return "this looks like a key in binary form (DER), which openssl turns into PEM"
+    if len(words) == 1 and "\n" not in text.strip():
+        return "found one word, and no key (from_file() takes the path of a file)"
+    return "found no key"
+
+
+class _OpenSSHHeader(NamedTuple):
+    """What an OpenSSH key says in the clear (PROTOCOL.key of OpenSSH)."""
+
+    encrypted: bool
+    public: PublicKey
+
+    @classmethod
+    def parse(cls, body: str) -> Self:
+        try:
+            data = base64.b64decode("".join(body.split()), validate=True)
+        except ValueError:
+            raise KeyFormatError(_DAMAGED) from None
+        if not data.startswith(_OPENSSH_MAGIC):
+            raise KeyFormatError(_DAMAGED)
+        cipher, data = take_string(data.removeprefix(_OPENSSH_MAGIC))
+        kdf, data = take_string(data)
+        options, data = take_string(data)
+        keys, data = int.from_bytes(data[:4], "big"), data[4:]
+        if keys != 1:
+            raise KeyFormatError(f"found {keys} private keys in one: exactly 1 is taken")
+        blob, _ = take_string(data)
+        if kdf == b"bcrypt":
+            _salt, count = take_string(options)
+            rounds = int.from_bytes(count[:4], "big")
+            if not 0 < rounds <= MAX_KDF_ROUNDS:
+                raise KeyFormatError(
+                    f"the key asks for {rounds} rounds of bcrypt: 1 to {MAX_KDF_ROUNDS} are taken"
+                )
+        # Making this refuses what is not taken before a passphrase is asked for, and before an RSA
+        # key of absurd length is checked for being prime.
+        return cls(cipher != b"none", PublicKey(blob))
+
+
+def _load_openssh(body: str, passphrase: bytes | None) -> Any:
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import load_ssh_private_key
+
+    header = _OpenSSHHeader.parse(body)
+    if header.encrypted:
+        _want_passphrase(passphrase)
+        _want_bcrypt()
+    data = pem("OPENSSH PRIVATE KEY", body)
+    try:
+        key = load_ssh_private_key(data, passphrase if header.encrypted else None)
+        whole = PublicKey.of(key.public_key()) == header.public
+    except UnsupportedAlgorithm:
+        raise KeyFormatError(_UNKNOWN_CIPHER) from None
+    except Exception as error:  # noqa: BLE001 - ValueError, TypeError, struct.error, KeyError, …
+        raise _not_read(header.encrypted, error) from None
+    if not whole:  # which cryptography does not look at
+        raise KeyFormatError("the private key is damaged: its two halves do not belong together")
+    return key
+
+
+def _load_pem(label: str, body: str, passphrase: bytes | None) -> Any:
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    with_headers = ":" in body
+    encrypted = with_headers or label.startswith("ENCRYPTED")
+    if with_headers and not _ENCRYPTED_BODY.fullmatch(body):
+        raise KeyFormatError(_UNKNOWN_CIPHER)
+    if encrypted:
+        _want_passphrase(passphrase)
+    data = pem(label, body)
+    try:
+        # Checking an RSA key of 16384 bits takes 40 s: it is done once the size has been seen.
+        key = load_pem_private_key(
+            data, passphrase if encrypted else None, unsafe_skip_rsa_key_validation=True
+        )
+        PublicKey.of(key.public_key())
+        if isinstance(key, RSAPrivateKey):
+            key = key.private_numbers().private_key()
+    except KeyFormatError:
+        raise
+    except UnsupportedAlgorithm:
+        raise refused("a kind of key, or a way of encrypting one, that is not known here") from None
+    except Exception as error:  # noqa: BLE001 - as above
+        raise _not_read(encrypted, error) from None
+    return key
+
+
+def _want_passphrase(passphrase: bytes | None) -> None:
+    if passphrase is None:
+        raise KeyFormatError("the private key is encrypted: passphrase= is wanted")
+
+
+def _want_bcrypt() -> None:
+    try:
+        import bcrypt  # noqa: F401 - cryptography uses it
+    except ImportError:
+        raise KeyFormatError(
+            "an encrypted OpenSSH key needs the package bcrypt: pip install 'pie-anyio[ssh]'"
+        ) from None
+
+
+def _not_read(encrypted: bool, error: Exception) -> KeyFormatError:
+    """The error for what `cryptography` raised: not in its words, which might quote the key."""
+    if encrypted:
+        return KeyFormatError("the passphrase is wrong, or the private key is damaged")
+    return KeyFormatError(f"{_DAMAGED} ({type(error).__name__})")

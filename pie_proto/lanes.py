@@ -1,0 +1,227 @@
+"""The order in which messages leave: lanes keep it where it means something, and nowhere else.
+
+A small message leaves at once, ahead of every chunk. A *lane* is held up by an upload that is not
+yet wholly handed out: what is put on the same lane behind it (the launch of the program, a message
+to the instance that gets the blob) waits, and nothing else does. Uploads that are under way take
+turns, a chunk each. A *slot* is the server's room for an upload: uploads with equal slots go one
+after the other.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Hashable
+
+from pie_proto.commands import Buffer, UploadBlob, UploadCommand
+from pie_proto.dialects import Dialect
+from pie_proto.states import TransferInput, TransferState
+from pie_proto.transfers import ChunkWanted, Upload
+
+__all__ = ["Outbox", "Parts"]
+
+Parts = tuple[Buffer, ...]
+"""One message, to be sent as the concatenation of its parts."""
+
+# How many uploads may be asked for a chunk at one time: enough to keep the line busy while a file
+# is read, and at most 1 MiB in memory.
+_READ_AHEAD = 4
+
+
+class _Slot:
+    """The server's room for one upload at a time, and who waits for it."""
+
+    __slots__ = ("holder", "leftover", "waiting")
+
+    def __init__(self) -> None:
+        self.holder: Upload | None = None
+        self.waiting: deque[Upload] = deque()
+        self.leftover: Upload | None = None
+        """A refused upload whose chunks the server may still keep in this slot."""
+
+
+class Outbox:
+    """Messages accepted and not yet handed out."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self._dialect = dialect
+        self._urgent: deque[bytes] = deque()
+        self._lanes: dict[Hashable, deque[bytes | Upload]] = {}
+        self._slots: dict[Hashable, _Slot] = {}
+        self._active: deque[Upload] = deque()
+        self.unsent_bytes = 0
+        """Small messages not yet handed out; content of uploads does not count."""
+
+    # ------------------------------------------------------------------------------------ coming in
+
+    def put(self, message: bytes, lane: Hashable = None) -> None:
+        """Accept a small message; it waits if its lane is held up."""
+        self.unsent_bytes += len(message)
+        held_up = self._lanes.get(lane)
+        if held_up is None:
+            self._urgent.append(message)
+        else:
+            held_up.append(message)
+
+    def put_upload(self, upload: Upload, lane: Hashable) -> None:
+        """Accept an upload; it holds its lane up until its last chunk is handed out."""
+        held_up = self._lanes.get(lane)
+        if held_up is None:
+            self._lanes[lane] = deque((upload,))
+            self._request_slot(upload)
+        else:
+            held_up.append(upload)
+
+    def _request_slot(self, upload: Upload) -> None:
+        slot = self._slots.setdefault(self._dialect.slot(upload.command), _Slot())
+        if slot.holder is None:
+            self._occupy(slot, upload)
+        else:
+            slot.waiting.append(upload)
+
+    def _occupy(self, slot: _Slot, upload: Upload) -> None:
+        slot.holder = upload
+        if (leftover := slot.leftover) is not None:
+            # An index past the end fits no upload that is under way, so the server drops it. The
+            # old request's id is used, so that the answer is a late one to it.
+            slot.leftover = None
+            command = leftover.command
+            if isinstance(command, UploadBlob) and isinstance(upload.command, UploadBlob):
+                command = UploadBlob(
+                    instance_id=upload.command.instance_id, size=command.size, hash=command.hash
+                )
+            self._put_abort(leftover, leftover.total, command)
+        self._active.append(upload)
+
+    def _put_abort(self, upload: Upload, index: int, command: UploadCommand | None = None) -> None:
+        self.put(
+            self._dialect.chunk(
+                command or upload.command, upload.request_id, index, upload.total, 0
+            )
+        )
+
+    # ------------------------------------------------------------------------------------ going out
+
+    def next_message(self) -> Parts | None:
+        """The message to send next, if any can be sent now."""
+        if self._urgent:
+            message = self._urgent.popleft()
+            self.unsent_bytes -= len(message)
+            return (message,)
+        for _ in range(len(self._active)):
+            upload = self._active.popleft()
+            if not upload.ready:
+                self._active.append(upload)
+                continue
+            index, data = upload.take()
+            if upload.state is TransferState.SENT:
+                self._handed_out(upload)
+            else:
+                self._active.append(upload)
+            head = self._dialect.chunk(
+                upload.command, upload.request_id, index, upload.total, memoryview(data).nbytes
+            )
+            return (head, data)
+        return None
+
+    def chunks_wanted(self) -> tuple[ChunkWanted, ...]:
+        """The chunks that are about to be sent and are not at hand, in turn."""
+        wanted = (upload.wanted for upload in self._active if not upload.ready)
+        return tuple(item for item, _ in zip(wanted, range(_READ_AHEAD), strict=False))
+
+    @property
+    def has_message(self) -> bool:
+        """Whether `next_message` would return one."""
+        return bool(self._urgent) or any(upload.ready for upload in self._active)
+
+    # --------------------------------------------------------------------------------- what happens
+
+    def cancel(self, upload: Upload) -> None:
+        """Give an upload up: forgotten if no chunk has left, aborted if some have."""
+        before = upload.state
+        if before is TransferState.ENDED or before is TransferState.ABORTING:
+            return
+        index = upload.index
+        upload.happened(TransferInput.CANCEL)
+        if upload.state is TransferState.ABORTING:
+            self._active.remove(upload)
+            self._put_abort(upload, index + 1)
+            self._advance(upload)
+            if not self._dialect.slot_needs_answer(upload.command):
+                upload.happened(TransferInput.ABORT_CHUNK)
+                self._free(upload)
+        elif before is TransferState.QUEUED:
+            self._withdraw(upload)
+        # else: all is sent; the slot is free already, or will be with the answer.
+
+    def answered(self, upload: Upload, refusal: str | None) -> None:
+        """The server has answered; ``refusal`` is what it said if it said no."""
+        if upload.state is TransferState.SENDING:
+            self._active.remove(upload)
+            self._advance(upload)
+        if upload.state is not TransferState.ENDED:
+            upload.happened(TransferInput.ANSWER)
+        slot = self._slots.get(self._dialect.slot(upload.command))
+        if slot is None or slot.holder is not upload:
+            return
+        if refusal is not None and self._dialect.slot_stays_taken(upload.command, refusal):
+            slot.leftover = upload
+        self._free(upload)
+
+    def drop_uploads(self) -> None:
+        """Forget every upload and what waits behind it: the connection is being closed."""
+        for lane in self._lanes.values():
+            for item in lane:
+                if isinstance(item, Upload):
+                    item.happened(TransferInput.CANCEL)
+                else:
+                    self.unsent_bytes -= len(item)
+        self._lanes.clear()
+        self._slots.clear()
+        self._active.clear()
+
+    def _handed_out(self, upload: Upload) -> None:
+        self._advance(upload)
+        if not self._dialect.slot_needs_answer(upload.command):
+            self._free(upload)
+
+    def _withdraw(self, upload: Upload) -> None:
+        slot = self._slots.get(self._dialect.slot(upload.command))
+        if slot is not None and slot.holder is upload:
+            self._active.remove(upload)
+            self._advance(upload)
+            self._free(upload)
+        elif slot is not None and upload in slot.waiting:
+            slot.waiting.remove(upload)
+            self._advance(upload)
+        else:
+            self._lanes[lane_of(upload)].remove(upload)
+
+    def _advance(self, upload: Upload) -> None:
+        """The upload at the head of its lane holds it up no longer."""
+        lane = self._lanes[lane_of(upload)]
+        lane.popleft()
+        while lane:
+            following = lane[0]
+            if isinstance(following, Upload):
+                self._request_slot(following)
+                return
+            self._urgent.append(following)
+            lane.popleft()
+        del self._lanes[lane_of(upload)]
+
+    def _free(self, upload: Upload) -> None:
+        key = self._dialect.slot(upload.command)
+        slot = self._slots[key]
+        slot.holder = None
+        if slot.waiting:
+            self._occupy(slot, slot.waiting.popleft())
+        elif slot.leftover is None:
+            del self._slots[key]
+
+
+def lane_of(upload: Upload) -> Hashable:
+    """The lane that an upload holds up."""
+    command = upload.command
+    if isinstance(command, UploadBlob):
+        return ("instance", command.instance_id)
+    return ("program", command.hash)

@@ -1,0 +1,83 @@
+"""Neutral messages, both directions: what dialects produce and consume, and sessions deal in.
+
+No wire name stands here. Client to server: `Request` (from `events`, with or without an id) and
+`UploadChunk`. Server to client: `Answer`, `InstanceEvent` (from `events`), `BlobChunk`, `Notice`.
+Either way: `Unknown`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
+
+from pie_proto.events import InstanceEvent, InstanceInfo, Request
+
+__all__ = [
+    "Answer",
+    "BlobChunk",
+    "ClientMessage",
+    "Notice",
+    "ServerMessage",
+    "Unattributed",
+    "Unknown",
+    "UploadChunk",
+]
+
+
+class Answer(NamedTuple):
+    """What answers a request. It means something only beside its command.
+
+    ``form`` is the dialect's own name for the kind of answer; only the dialect compares it.
+    """
+
+    request_id: int
+    form: str
+    ok: bool
+    text: str
+    instances: tuple[InstanceInfo, ...] = ()
+
+
+class UploadChunk(NamedTuple):
+    """One chunk of an upload, as the server role receives it. No ``instance_id``: a program."""
+
+    request_id: int
+    instance_id: str | None
+    hash: str
+    position: int
+    total: int
+    data: bytes
+
+
+class BlobChunk(NamedTuple):
+    """One chunk of a blob that an instance sends."""
+
+    instance_id: str
+    hash: str
+    position: int
+    total: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A text for the whole connection."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unattributed:
+    """An error that names no request."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """A message that this dialect does not know, or whose fields make no sense to a server."""
+
+    name: str
+
+
+ClientMessage: TypeAlias = Request | UploadChunk | Unknown
+ServerMessage: TypeAlias = Answer | InstanceEvent | BlobChunk | Notice | Unattributed | Unknown

@@ -1,0 +1,585 @@
+"""One conversation with a Pie server, message by message, for those who have a WebSocket.
+
+`ClientSession` knows commands, answers, instances and uploads. It knows no byte of the wire (the
+dialect does), no WebSocket (`connection` does) and no clock: whoever drives it says the time.
+
+Feed it with `receive_message`, drain it with `next_event` and `message_to_send`, ask with `send`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Literal
+
+from pie_proto import commands as c
+from pie_proto import events as e
+from pie_proto.dialects import Dialect
+from pie_proto.dialects.instance import INSTANCE
+from pie_proto.errors import LocalProtocolError, RemoteProtocolError, error_for
+from pie_proto.lanes import Outbox, Parts
+from pie_proto.limits import DEFAULT_LIMITS, Limits
+from pie_proto.mailbox import Mailboxes
+from pie_proto.messages import Answer, BlobChunk, Notice, Unattributed, Unknown
+from pie_proto.states import (
+    AUTHENTICATION,
+    AuthenticationInput,
+    AuthenticationState,
+    InstanceInput,
+    InstanceState,
+    TransferState,
+    next_state,
+)
+from pie_proto.transfers import ChunkWanted, Upload
+
+__all__ = ["ClientSession", "Statistics"]
+
+_COMMANDS = c.Command.__args__
+_AUTHENTICATING = (c.Identify, c.AnswerChallenge, c.AuthenticateWithToken)
+_OPENING = (c.LaunchInstance, c.LaunchFromRegistry, c.AttachInstance)
+_MAX_REQUEST_ID = 0xFFFF_FFFF
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statistics:
+    """Numbers for people who watch a conversation. Counts since its start, sizes in bytes now."""
+
+    requests_sent: int
+    requests_pending: int
+    late_answers: int
+    """Answers to requests that were cancelled, timed out or answered before."""
+    dropped_events: int
+    """Events of instances that nobody here had, or that were discarded or terminated."""
+    unknown_messages: int
+    unread_bytes: int
+    unsent_bytes: int
+
+
+class _Pending:
+    """A request under way."""
+
+    __slots__ = ("command", "since", "upload")
+
+    def __init__(self, command: c.Command, since: float, upload: Upload | None) -> None:
+        self.command = command
+        self.since = since
+        self.upload = upload
+
+
+class ClientSession:
+    """One conversation with a Pie server, in whole messages.
+
+    Every call is immediate. ``now`` is any clock that does not go back, in seconds; deadlines are
+    told on the same one. Not thread-safe: one thread at a time.
+    """
+
+    def __init__(self, *, dialect: Dialect = INSTANCE, limits: Limits = DEFAULT_LIMITS) -> None:
+        self._dialect = dialect
+        self._limits = limits
+        self._authentication = AuthenticationState.UNAUTHENTICATED
+        self._pending: dict[int, _Pending] = {}
+        # Requests nobody waits for any more, whose late answers still mean something.
+        self._abandoned: dict[int, _Pending] = {}
+        # Launches and attaches that are unanswered, abandoned ones included.
+        self._opening: set[int] = set()
+        self._next_id = 1
+        self._inbox: deque[bytes | str] = deque()
+        self._events: deque[e.ClientEvent] = deque()
+        self._mailboxes = Mailboxes(limits)
+        self._outbox = Outbox(dialect)
+        self._now = 0.0
+        self._paused_since: float | None = None
+        self._last_chunk_at = 0.0
+        self._input_complete = False
+        self._closing = False
+        self._ending: e.ConnectionClosed | None = None
+        self._end: e.ConnectionClosed | None = None
+        self._late_answers = 0
+        self._unknown_messages = 0
+
+    # ----------------------------------------------------------------------------------------- feed
+
+    def receive_message(self, payload: bytes | str, now: float) -> None:
+        """Take one whole message: ``bytes`` of a binary, ``str`` of a text one. Only buffers."""
+        self._see(now)
+        self._inbox.append(payload)
+
+    def receive_end(self, closed: e.ConnectionClosed, now: float) -> None:
+        """Note that the connection is over, and how. What was received before is told first."""
+        self._see(now)
+        self.input_complete()
+        if self._ending is None:
+            self._ending = closed
+
+    def input_complete(self) -> None:
+        """Note that no more will be received: what is there is bounded, and is read to its end."""
+        self._input_complete = True
+        self._paused_since = None
+
+    # ---------------------------------------------------------------------------------------- drain
+
+    def next_event(self) -> e.ClientEvent | Literal[e.NeedData.NEED_DATA]:
+        """What happened next, or `NEED_DATA`: nothing more can be told now.
+
+        Decodes messages until one makes an event, and none while ``reading_paused``. The last event
+        is `ConnectionClosed`; after it, this raises what that event means.
+        """
+        while True:
+            if self._events:
+                return self._events.popleft()
+            if self._end is not None:
+                raise error_for(self._end)
+            if self._inbox and not self.reading_paused:
+                self._receive(self._inbox.popleft())
+            elif self._ending is not None and not self._inbox:
+                self._finish(self._ending)
+            else:
+                return e.NEED_DATA
+
+    def read_instance(self, instance_id: str) -> e.InstanceEvent | None:
+        """Take one unread event of an instance; ``None`` if there is none now.
+
+        After the end of the connection, what was received is still given; then this raises what
+        the end means. If ``reading_paused`` turns false, call `next_event` again.
+        """
+        event = self._mailboxes.read(instance_id)
+        if event is None and self._end is not None:
+            raise error_for(self._end)
+        self._update_pause()
+        return event
+
+    def read_instance_many(self, instance_id: str, max_events: int) -> list[e.InstanceEvent]:
+        """Take up to ``max_events`` unread events of an instance at once; as `read_instance`."""
+        events = self._mailboxes.read_many(instance_id, max_events)
+        if not events and self._end is not None:
+            raise error_for(self._end)
+        self._update_pause()
+        return events
+
+    def message_to_send(self, now: float) -> Parts | None:
+        """The next message to send, as parts to be concatenated; ``None`` if there is none now.
+
+        Made on demand: a chunk exists from the moment it is asked for. A message handed out is
+        never taken back. Parts may be the caller's own buffers.
+        """
+        self._see(now)
+        parts = self._outbox.next_message()
+        if parts is not None and len(parts) > 1:
+            self._last_chunk_at = self._now
+        return parts
+
+    def chunks_wanted(self) -> tuple[ChunkWanted, ...]:
+        """The pieces of uploads that are about to be sent and are the caller's to give."""
+        return self._outbox.chunks_wanted()
+
+    def provide_chunk(self, request_id: int, data: c.Buffer) -> None:
+        """Give the piece of an upload that was wanted. Ignored for one that is over.
+
+        ``data`` is let go of when the message made of it has been sent, or the upload is cancelled.
+        Raises `LocalProtocolError` if no piece, or one of another length, is wanted.
+        """
+        pending = self._pending.get(request_id)
+        if pending is None and 0 < request_id < self._next_id:
+            return
+        upload = pending.upload if pending is not None else None
+        if upload is None or upload.ready or upload.state not in _CHUNKS_TO_COME:
+            raise LocalProtocolError(f"request {request_id} wants no chunk now")
+        if memoryview(data).nbytes != upload.wanted.length:
+            raise LocalProtocolError(
+                f"request {request_id} wants {upload.wanted.length} bytes from {upload.offset}, "
+                f"not {memoryview(data).nbytes}"
+            )
+        upload.provide(data)
+
+    # ------------------------------------------------------------------------------------------ ask
+
+    def send(self, command: c.Command, now: float) -> int | None:
+        """Accept a command; the id of its request, or ``None`` where nothing answers it.
+
+        Raises `LocalProtocolError` if this state does not allow the command or its fields cannot
+        be sent (then nothing was sent), and after the end what the end means. Nothing else.
+        """
+        self._see(now)
+        if self._end is not None:
+            raise error_for(self._end)
+        if self._closing:
+            raise error_for(_CLOSED_HERE)
+        if not isinstance(command, _COMMANDS):
+            raise LocalProtocolError(f"{type(command).__name__} is not a command")
+        if problem := c.problem_with(command):
+            raise LocalProtocolError(problem)
+        authentication = self._check_authentication(command)
+        change = self._check_instance(command)
+        self._check_room(command)
+        if isinstance(command, c.SendMessage):
+            self._put(command, 0)
+            return None
+        request_id = self._next_id
+        upload = None
+        if isinstance(command, c.UploadCommand):
+            upload = Upload(request_id, command, self._dialect.capabilities.chunk_bytes)
+            self._outbox.put_upload(upload, _lane(command))
+        else:
+            self._put(command, request_id)
+        self._next_id += 1
+        self._authentication = authentication
+        if change is not None:
+            self._mailboxes.happened(*change)
+            self._update_pause()
+        self._pending[request_id] = _Pending(command, self._now, upload)
+        if isinstance(command, _OPENING):
+            self._opening.add(request_id)
+            self._mailboxes.holding = True
+        return request_id
+
+    def cancel(self, request_id: int, now: float) -> None:
+        """Wait for a request no longer: no outcome will be told. Unknown ids are ignored.
+
+        What that means to the server depends on the command: a launch that still succeeds is
+        terminated, an upload under way is aborted, an attach is discarded; cancelling an
+        authentication closes the connection, since its answer could no longer be told apart.
+        """
+        self._see(now)
+        pending = self._pending.pop(request_id, None)
+        if pending is None or self._closing:
+            return
+        command, upload = pending.command, pending.upload
+        if isinstance(command, _AUTHENTICATING):
+            self.close(now)
+        elif isinstance(command, _OPENING):
+            self._abandoned[request_id] = pending
+        elif upload is not None:
+            untouched = upload.state is TransferState.QUEUED
+            self._outbox.cancel(upload)
+            if not untouched and self._dialect.slot_needs_answer(upload.command):
+                self._abandoned[request_id] = pending
+
+    def abandon(self, outcome: e.Outcome, now: float) -> None:
+        """Undo an outcome that was told but reached nobody, because its waiter was cancelled.
+
+        An instance launched attached is terminated, an attached one discarded.
+        """
+        self._see(now)
+        if self._closing or self._end is not None:
+            return
+        match outcome:
+            case e.Launched(instance_id=instance_id, detached=False):
+                self._put(c.TerminateInstance(instance_id), self._next_id)
+                self._next_id += 1
+                self.discard(instance_id)
+            case e.Attached(instance_id=instance_id):
+                self.discard(instance_id)
+            case _:
+                pass
+
+    def discard(self, instance_id: str) -> None:
+        """Drop what an instance said and nobody has read, and all that it will say."""
+        if self._mailboxes.allows(instance_id, InstanceInput.DISCARD):
+            self._mailboxes.happened(instance_id, InstanceInput.DISCARD)
+            self._update_pause()
+
+    def close(self, now: float) -> None:
+        """Stop: accept no command, drop uploads and all that instances still say.
+
+        Messages accepted before are still handed out. Idempotent.
+        """
+        self._see(now)
+        if self._closing:
+            return
+        self._closing = True
+        self._mailboxes.dropping = True
+        self._outbox.drop_uploads()
+        self._update_pause()
+
+    # ----------------------------------------------------------------------------------------- time
+
+    def next_deadline(self) -> float | None:
+        """When `handle_timeout` must be called, if nothing happens before."""
+        if self._paused_since is None or not self._pending:
+            return None
+        return min(map(self._deadline_of, self._pending.values()))
+
+    def handle_timeout(self, now: float) -> None:
+        """Fail the requests that have waited too long behind unread events."""
+        self._see(now)
+        if self._paused_since is None:
+            return
+        blocker = self._mailboxes.most_unread()
+        late = [
+            (request_id, pending)
+            for request_id, pending in self._pending.items()
+            if self._deadline_of(pending) <= self._now
+        ]
+        for request_id, pending in late:
+            reason = (
+                f"no answer was read for {self._limits.request_grace:g} s, because "
+                f"{self._mailboxes.unread_of(blocker or '')} bytes of events of instance {blocker} "
+                "are unread: read them, discard the instance or terminate it"
+            )
+            self.cancel(request_id, now)
+            self._events.append(e.TimedOut(request_id, pending.command, reason))
+
+    # ----------------------------------------------------------------------------------------- look
+
+    @property
+    def authentication_state(self) -> AuthenticationState:
+        """How far the client has come in proving who it is."""
+        return self._authentication
+
+    def instance_state(self, instance_id: str) -> InstanceState:
+        """What an instance is to this connection."""
+        return self._mailboxes.state(instance_id)
+
+    @property
+    def reading_paused(self) -> bool:
+        """Whether too much is unread: receive nothing more until it is false."""
+        return self._mailboxes.paused and not self._input_complete and not self._closing
+
+    @property
+    def writing_paused(self) -> bool:
+        """Whether too much is unsent: `send` refuses all but what makes room."""
+        return self._outbox.unsent_bytes >= self._limits.unsent_bytes
+
+    @property
+    def has_message_to_send(self) -> bool:
+        """Whether `message_to_send` would give one."""
+        return self._outbox.has_message
+
+    @property
+    def closing(self) -> bool:
+        """Whether this side has closed the conversation."""
+        return self._closing
+
+    def upload_progress(self, request_id: int) -> int | None:
+        """How many bytes of an upload have been handed out; ``None`` once it is over."""
+        pending = self._pending.get(request_id)
+        return None if pending is None or pending.upload is None else pending.upload.offset
+
+    def statistics(self) -> Statistics:
+        """The numbers of this conversation, as of now."""
+        return Statistics(
+            requests_sent=self._next_id - 1,
+            requests_pending=len(self._pending),
+            late_answers=self._late_answers,
+            dropped_events=self._mailboxes.dropped_events,
+            unknown_messages=self._unknown_messages,
+            unread_bytes=self._mailboxes.unread_bytes,
+            unsent_bytes=self._outbox.unsent_bytes,
+        )
+
+    # --------------------------------------------------------------------- what a command must meet
+
+    def _check_authentication(self, command: c.Command) -> AuthenticationState:
+        happened = _AUTHENTICATION_INPUTS.get(type(command), AuthenticationInput.COMMAND)
+        state = next_state(AUTHENTICATION, self._authentication, happened)
+        if state is None:
+            raise LocalProtocolError(
+                f"{type(command).__name__} cannot be sent while {self._authentication.value}"
+                + ("" if happened is not AuthenticationInput.COMMAND else ": authenticate first")
+            )
+        return state
+
+    def _check_instance(self, command: c.Command) -> tuple[str, InstanceInput] | None:
+        happened = _INSTANCE_INPUTS.get(type(command))
+        if happened is None:
+            return None
+        instance_id: str = command.instance_id  # type: ignore[union-attr]  # the table says so
+        if not self._mailboxes.allows(instance_id, happened):
+            state = self._mailboxes.state(instance_id)
+            raise LocalProtocolError(
+                f"{type(command).__name__} cannot be sent: to this connection, instance "
+                f"{instance_id} is {state.value}" + _INSTANCE_ADVICE.get(state, "")
+            )
+        return instance_id, happened
+
+    def _check_room(self, command: c.Command) -> None:
+        if len(self._pending) >= self._limits.pending_requests:
+            raise LocalProtocolError(f"{len(self._pending)} requests are under way: wait for some")
+        if self._next_id > _MAX_REQUEST_ID:
+            raise LocalProtocolError("this connection has used up its request ids: open a new one")
+        if self.writing_paused and not isinstance(command, c.TerminateInstance):
+            raise LocalProtocolError(
+                f"{self._outbox.unsent_bytes} bytes are accepted and unsent: "
+                "wait until writing_paused is false"
+            )
+
+    def _put(self, command: c.Command, request_id: int) -> None:
+        message = self._dialect.encode(command, request_id)
+        limit = self._dialect.capabilities.frame_bytes
+        if len(message) > limit:
+            raise LocalProtocolError(
+                f"{type(command).__name__} makes a message of {len(message)} bytes; "
+                f"the server takes {limit}"
+            )
+        self._outbox.put(message, _lane(command))
+
+    # ------------------------------------------------------------------------------ what comes back
+
+    def _receive(self, payload: bytes | str) -> None:
+        try:
+            message = (
+                self._dialect.decode(payload)
+                if isinstance(payload, bytes)
+                else self._dialect.decode_text(payload)
+            )
+            match message:
+                case e.InstanceEvent() | BlobChunk():
+                    if self._mailboxes.deliver(message):
+                        self._events.append(e.InstanceReadable(message.instance_id))
+                    self._update_pause()
+                case Answer():
+                    self._answered(message)
+                case Notice(text) | Unattributed(text):
+                    self._events.append(e.ServerNotice(text))
+                case Unknown(name):
+                    self._unknown_messages += 1
+                    self._events.append(e.UnknownMessage(name))
+        except RemoteProtocolError as exc:
+            self._finish(
+                e.ConnectionClosed(by=e.Closer.LOCAL, code=exc.close_code, violation=str(exc))
+            )
+
+    def _answered(self, answer: Answer) -> None:
+        request_id = answer.request_id
+        pending = self._pending.get(request_id)
+        if pending is None:
+            self._answered_late(answer)
+            return
+        outcome = self._dialect.interpret(pending.command, answer)
+        if pending.upload is not None:
+            self._upload_answered(pending.upload, outcome)
+        self._settle(pending.command, outcome)
+        del self._pending[request_id]
+        self._events.append(outcome)
+        if isinstance(outcome, e.Launched | e.Attached) and self._mailboxes.release_held(
+            outcome.instance_id
+        ):
+            self._events.append(e.InstanceReadable(outcome.instance_id))
+        self._update_pause()
+        self._opening_over(request_id)
+
+    def _answered_late(self, answer: Answer) -> None:
+        if not 0 < answer.request_id < self._next_id:
+            raise RemoteProtocolError(
+                f"the server answered request {answer.request_id}, which was never made"
+            )
+        self._late_answers += 1
+        pending = self._abandoned.pop(answer.request_id, None)
+        if pending is None:
+            return
+        outcome = self._dialect.interpret(pending.command, answer)
+        if pending.upload is not None:
+            self._outbox.answered(pending.upload, _refusal(outcome))
+        else:
+            self._settle(pending.command, outcome)
+            self.abandon(outcome, self._now)
+        self._opening_over(answer.request_id)
+
+    def _upload_answered(self, upload: Upload, outcome: e.Outcome) -> None:
+        refusal = _refusal(outcome)
+        if refusal is None and upload.state is not TransferState.SENT:
+            raise RemoteProtocolError("the server accepted an upload before its last chunk")
+        self._outbox.answered(upload, refusal)
+
+    def _settle(self, command: c.Command, outcome: e.Outcome) -> None:
+        """Bring the state that an outcome creates into being, before anything else is looked at."""
+        if isinstance(command, _AUTHENTICATING):
+            happened = _AUTHENTICATION_OUTCOMES.get(type(outcome), AuthenticationInput.REFUSED)
+            state = next_state(AUTHENTICATION, self._authentication, happened)
+            if state is None:
+                raise RemoteProtocolError(
+                    f"the server sent {type(outcome).__name__} while {self._authentication.value}"
+                )
+            self._authentication = state
+        match command, outcome:
+            case _, e.Launched(instance_id=instance_id, detached=False):
+                if not self._mailboxes.allows(instance_id, InstanceInput.LAUNCHED):
+                    raise RemoteProtocolError(
+                        f"the server launched instance {instance_id}, which it had already"
+                    )
+                self._mailboxes.happened(instance_id, InstanceInput.LAUNCHED)
+            case c.AttachInstance(instance_id), e.Attached():
+                self._mailboxes.happened(instance_id, InstanceInput.ATTACHED)
+            case c.AttachInstance(instance_id), e.Failed():
+                self._mailboxes.happened(instance_id, InstanceInput.ATTACH_REFUSED)
+            case _:
+                pass
+
+    # --------------------------------------------------------------------------------- book-keeping
+
+    def _finish(self, closed: e.ConnectionClosed) -> None:
+        self._end = closed
+        self._inbox.clear()
+        self._pending.clear()
+        self._abandoned.clear()
+        self._paused_since = None
+        self._outbox.drop_uploads()
+        self._events.append(closed)
+
+    def _see(self, now: float) -> None:
+        self._now = max(self._now, now)
+
+    def _update_pause(self) -> None:
+        if not self.reading_paused:
+            self._paused_since = None
+        elif self._paused_since is None:
+            self._paused_since = self._now
+
+    def _opening_over(self, request_id: int) -> None:
+        """A launch or an attach is answered: with the last one, what was held has no owner."""
+        if request_id in self._opening:
+            self._opening.remove(request_id)
+            self._mailboxes.holding = bool(self._opening)
+            if not self._opening:
+                self._mailboxes.drop_held()
+
+    def _deadline_of(self, pending: _Pending) -> float:
+        since = max(pending.since, self._paused_since or 0.0)
+        if pending.upload is not None and pending.upload.state in _CHUNKS_TO_COME:
+            since = max(since, self._last_chunk_at)
+        return since + self._limits.request_grace
+
+
+_CHUNKS_TO_COME = frozenset({TransferState.QUEUED, TransferState.SENDING})
+
+_CLOSED_HERE = e.ConnectionClosed(by=e.Closer.LOCAL, reason="closed by the caller")
+
+_AUTHENTICATION_INPUTS: dict[type[c.Command], AuthenticationInput] = {
+    c.Identify: AuthenticationInput.IDENTIFY,
+    c.AuthenticateWithToken: AuthenticationInput.TOKEN,
+    c.AnswerChallenge: AuthenticationInput.ANSWER,
+}
+
+_AUTHENTICATION_OUTCOMES: dict[type[e.Outcome], AuthenticationInput] = {
+    e.Authenticated: AuthenticationInput.ACCEPTED,
+    e.ChallengeReceived: AuthenticationInput.CHALLENGED,
+    e.Failed: AuthenticationInput.REFUSED,
+}
+
+_INSTANCE_INPUTS: dict[type[c.Command], InstanceInput] = {
+    c.SendMessage: InstanceInput.MESSAGE,
+    c.UploadBlob: InstanceInput.MESSAGE,
+    c.AttachInstance: InstanceInput.ATTACH,
+    c.TerminateInstance: InstanceInput.TERMINATE,
+}
+
+_INSTANCE_ADVICE = {
+    InstanceState.UNATTACHED: ": it was launched detached, has ended, or was never attached here",
+    InstanceState.ENDED: ": it has ended, and its last events are unread",
+}
+
+
+def _refusal(outcome: e.Outcome) -> str | None:
+    return outcome.reason if isinstance(outcome, e.Failed) else None
+
+
+def _lane(command: c.Command) -> Hashable:
+    """What the order of ``command`` is kept with: its program, its instance, or nothing."""
+    match command:
+        case c.UploadProgram() | c.LaunchInstance():
+            return ("program", command.hash)
+        case c.UploadBlob() | c.SendMessage():
+            return ("instance", command.instance_id)
+        case _:
+            return None
