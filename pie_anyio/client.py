@@ -1,0 +1,303 @@
+"""`PieClient`, a connection to a Pie server, for asyncio and trio programs."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Sequence
+from types import TracebackType
+from typing import Self
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+
+from pie_anyio.driver import Driver, Progress
+from pie_anyio.instance import Instance
+from pie_anyio.lifetime import Holder, hold, on_asyncio
+from pie_anyio.sources import UploadContent, open_content
+from pie_anyio.transport import ServerAddress, connect_stream
+from pie_proto import DEFAULT_LIMITS, ClientConnection, ConnectionState, Limits, Signer
+from pie_proto import commands as c
+from pie_proto import events as e
+from pie_proto.errors import (
+    AuthenticationError,
+    ConnectFailed,
+    LocalProtocolError,
+)
+
+__all__ = ["PieClient"]
+
+
+class PieClient:
+    """A connection to a Pie server.
+
+    Use it as ``async with PieClient("ws://127.0.0.1:8080") as client:``. On asyncio it may also be
+    opened with `connect` and closed with `aclose`, from different tasks. One client is one
+    connection, once; any number of tasks of one event loop may use it at the same time.
+
+    Nothing here swallows a cancellation, and after any the connection is right: every method says
+    what its own means. Once the connection is over, every method raises `ConnectionLost` (or
+    `RemoteProtocolError`, if the server broke the protocol), after events already received were
+    read. A method that does not fit the state raises `LocalProtocolError`, and nothing was sent.
+    """
+
+    def __init__(self, server_uri: str, *, limits: Limits = DEFAULT_LIMITS) -> None:
+        """Name the server, as in ``ws://127.0.0.1:8080``. Raises `ValueError` for an odd URI."""
+        self._address = ServerAddress.parse(server_uri)
+        self._limits = limits
+        self._driver: Driver | None = None
+        self._holder: Holder | None = None
+        self._used = False
+
+    # ------------------------------------------------------------------------------------ lifetime
+
+    async def __aenter__(self) -> Self:
+        await self._connect()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+        if self._driver is not None and self._driver.interrupt is not None:
+            raise self._driver.interrupt
+
+    async def connect(self) -> None:
+        """Open the connection outside an ``async with``; on asyncio only. Close it with `aclose`.
+
+        Raises `ConnectFailed`. Cancel-safe: nothing is left open.
+        """
+        if not on_asyncio():
+            raise LocalProtocolError(
+                "connect() works on asyncio only: on trio, 'async with' is the client's scope"
+            )
+        await self._connect()
+
+    async def _connect(self) -> None:
+        if self._used:
+            raise LocalProtocolError("a PieClient connects once: make a new one")
+        self._used = True
+        with anyio.move_on_after(self._limits.handshake_timeout) as scope:
+            stream = await connect_stream(self._address)
+        if scope.cancelled_caught:
+            seconds = f"{self._limits.handshake_timeout:g} s"
+            raise ConnectFailed(f"no connection to {self._address.uri} within {seconds}")
+        connection = ClientConnection(
+            self._address.host_header,
+            self._address.target,
+            now=anyio.current_time(),
+            limits=self._limits,
+        )
+        driver = self._driver = Driver(stream, connection)
+        self._holder = await hold(driver.run, f"PieClient {self._address.uri}")
+        try:
+            await driver.opened.wait()
+            if driver.closed is not None:
+                raise self._connect_error(driver)
+        except BaseException:
+            driver.cancel()
+            await self._release()
+            raise
+
+    def _connect_error(self, driver: Driver) -> BaseException:
+        error = driver.end_error()
+        if isinstance(error, ConnectFailed):
+            status, body = error.status, error.body
+            named = ConnectFailed(f"{self._address.uri}: {error}", status=status, body=body)
+            named.__cause__ = error.__cause__
+            return named
+        return error
+
+    async def aclose(self) -> None:
+        """Close the connection; whoever still waits on it gets `ConnectionLost`. Idempotent.
+
+        Messages accepted before are sent. Bounded by ``limits.close_timeout``, also with unread
+        events and with a server that does not answer. Cancelled, it closes at once, and the
+        cancellation goes on.
+        """
+        driver = self._driver
+        if driver is None:
+            return
+        try:
+            driver.close()
+            await driver.finished.wait()
+        finally:
+            driver.cancel()
+            await self._release()
+
+    async def _release(self) -> None:
+        if self._holder is not None:
+            holder, self._holder = self._holder, None
+            await holder.release()
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the connection is open, as far as is known."""
+        driver = self._driver
+        return driver is not None and driver.connection.state is ConnectionState.OPEN
+
+    # ------------------------------------------------------------------------------ authentication
+
+    async def authenticate(self, username: str, private_key: Signer | None = None) -> None:
+        """Say who you are, and prove it with ``private_key`` if the server asks for proof.
+
+        Any `Signer` will do: a key, an agent, a smart card. One that blocks is called in a worker
+        thread. Raises `AuthenticationError` if the server does not accept the user, or wants a
+        proof and there is no key. After a refusal, a cancellation or a failing signer the
+        connection is of no more use, and is closed.
+        """
+        outcome = await self._request(c.Identify(username))
+        if isinstance(outcome, e.ChallengeReceived):
+            await self._answer_challenge(username, private_key, outcome.challenge)
+
+    async def _answer_challenge(
+        self, username: str, signer: Signer | None, challenge: bytes
+    ) -> None:
+        try:
+            if signer is None:
+                raise AuthenticationError(
+                    f"the server wants proof that this is {username!r}: "
+                    "pass private_key= to authenticate()",
+                    reason="a private key is wanted",
+                )
+            await self._request(c.AnswerChallenge(await _sign(signer, challenge)))
+        except BaseException:
+            # Nothing but the answer to this challenge may be sent now, and there is none.
+            self._connected().close()
+            raise
+
+    async def internal_authenticate(self, token: str) -> None:
+        """Authenticate with the server's internal token; a wrong one is answered late.
+
+        Raises `AuthenticationError`. Cancelled, it closes the connection.
+        """
+        await self._request(c.AuthenticateWithToken(token))
+
+    # ------------------------------------------------------------------------------------- programs
+
+    async def upload_program(
+        self, program: UploadContent, /, *, progress: Progress | None = None
+    ) -> str:
+        """Upload a WebAssembly program; returns its hash, by which it is launched.
+
+        ``program`` is the content (``bytes``, ``bytearray``, ``memoryview``: not copied, and not to
+        be changed meanwhile) or the path of a file, which is read piece by piece.
+        ``progress(sent, size)`` is called in this task, in bytes. Raises `UploadFailed`. Cancelled,
+        it takes back what was sent, and the next upload is right.
+        """
+        driver = self._connected()
+        content = await open_content(program)
+        try:
+            command = c.UploadProgram(size=content.size, hash=content.hash, data=content.data)
+            await driver.upload(command, content, progress)
+        finally:
+            content.close()
+        return content.hash
+
+    async def program_exists(self, hash: str) -> bool:  # noqa: A002 - the guide's name
+        """Whether the server has the program with this hash. Cancel-safe."""
+        outcome = await self._connected().expect(c.ProgramExists(hash), e.ProgramExistsAnswered)
+        return outcome.exists
+
+    # ------------------------------------------------------------------------------------ instances
+
+    async def launch_instance(
+        self,
+        hash: str,  # noqa: A002 - the guide's name
+        args: Sequence[str] = (),
+        detached: bool = False,
+    ) -> Instance:
+        """Launch the uploaded program with this hash.
+
+        Attached, its events come to this client. ``detached``, it runs on its own, and its output
+        is kept until somebody attaches it. Raises `LaunchFailed`. Cancelled, an instance that was
+        launched attached all the same is terminated.
+        """
+        arguments = _arguments(args)
+        command = c.LaunchInstance(hash=hash, arguments=arguments, detached=detached)
+        return await self._launch(command)
+
+    async def launch_instance_from_registry(
+        self,
+        name: str,
+        args: Sequence[str] = (),
+        detached: bool = False,
+    ) -> Instance:
+        """Launch a program of the server's registry: ``name``, ``name@version``, ….
+
+        As `launch_instance` in everything else.
+        """
+        arguments = _arguments(args)
+        command = c.LaunchFromRegistry(name=name, arguments=arguments, detached=detached)
+        return await self._launch(command)
+
+    async def _launch(self, command: c.LaunchInstance | c.LaunchFromRegistry) -> Instance:
+        outcome = await self._connected().expect(command, e.Launched)
+        return Instance(self._connected(), outcome.instance_id, detached=outcome.detached)
+
+    async def attach_instance(self, instance_id: str) -> Instance:
+        """Take over a detached instance: its buffered output, then what it does from here on.
+
+        Raises `AttachFailed`. Cancelled, an instance that is attached all the same cannot be
+        given back; its events are dropped.
+        """
+        await self._connected().expect(c.AttachInstance(instance_id), e.Attached)
+        return Instance(self._connected(), instance_id, detached=False)
+
+    async def list_instances(self) -> list[e.InstanceInfo]:
+        """The user's instances that run, or have finished and were not claimed. Cancel-safe."""
+        outcome = await self._connected().expect(c.ListInstances(), e.InstancesListed)
+        return list(outcome.instances)
+
+    async def terminate_instance(self, instance_id: str) -> None:
+        """Terminate an instance, attached or not; unread output of it is dropped, its end is not.
+
+        Raises `TerminateFailed`. Cancelled, the instance is terminated all the same.
+        """
+        await self._request(c.TerminateInstance(instance_id))
+
+    # --------------------------------------------------------------------------------------- server
+
+    async def ping(self) -> None:
+        """Check that the server answers. Cancel-safe.
+
+        While so many events are unread that reading is paused, it fails with `RequestTimeout` after
+        ``limits.request_grace``, and names the instance.
+        """
+        await self._request(c.Ping())
+
+    async def query(self, subject: str, record: str) -> str:
+        """Ask the server about a subject; the text of its answer. Cancel-safe.
+
+        Raises `QueryFailed`. Some servers never answer a subject that they do not know: bound it
+        with a time limit of your own.
+        """
+        outcome = await self._connected().expect(c.Query(subject, record), e.QueryAnswered)
+        return outcome.result
+
+    # -------------------------------------------------------------------------------------- private
+
+    def _connected(self) -> Driver:
+        if self._driver is None:
+            raise LocalProtocolError("the client is not connected: use it in an 'async with' block")
+        return self._driver
+
+    async def _request(self, command: c.Command) -> e.Outcome:
+        return await self._connected().request(command)
+
+
+def _arguments(args: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(args, str):
+        raise LocalProtocolError(f"args is a list of strings, not one string: [{args!r}]")
+    return tuple(args)
+
+
+async def _sign(signer: Signer, challenge: bytes) -> bytes:
+    if inspect.iscoroutinefunction(signer.sign):
+        signature: bytes | Awaitable[bytes] = signer.sign(challenge)
+    else:
+        signature = await anyio.to_thread.run_sync(signer.sign, challenge)
+    return await signature if inspect.isawaitable(signature) else signature

@@ -1,0 +1,74 @@
+"""From a URI to a byte stream."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import anyio
+from anyio.abc import ByteStream
+
+from pie_proto.errors import ConnectFailed
+
+__all__ = ["ServerAddress", "connect_stream"]
+
+_DEFAULT_PORT = 80
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerAddress:
+    """Where a server is: what a ``ws://`` URI says."""
+
+    uri: str
+    host: str
+    port: int
+    target: str
+
+    @classmethod
+    def parse(cls, uri: str) -> ServerAddress:
+        """Read a ``ws://host[:port][/path]`` URI. Raises `ValueError` that says what is wrong."""
+        if not isinstance(uri, str):
+            raise TypeError(f"a server URI is a str, not {type(uri).__name__}")
+        parts = urlsplit(uri)
+        if parts.scheme != "ws":
+            raise ValueError(f"a server URI begins with ws://, as in ws://127.0.0.1:8080: {uri!r}")
+        if parts.username is not None or parts.password is not None:
+            raise ValueError("a server URI takes no user name or password: call authenticate()")
+        if not parts.hostname:
+            raise ValueError(f"the server URI has no host: {uri!r}")
+        if parts.fragment:
+            raise ValueError(f"a server URI has no #fragment: {uri!r}")
+        try:
+            port = parts.port
+        except ValueError as exc:
+            raise ValueError(f"the server URI has no valid port: {uri!r}") from exc
+        target = parts.path or "/"
+        if parts.query:
+            target += f"?{parts.query}"
+        return cls(
+            uri=uri,
+            host=parts.hostname,
+            port=_DEFAULT_PORT if port is None else port,
+            target=target,
+        )
+
+    @property
+    def host_header(self) -> str:
+        """What the ``Host`` header says."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == _DEFAULT_PORT else f"{host}:{self.port}"
+
+
+async def connect_stream(address: ServerAddress) -> ByteStream:
+    """Open a TCP connection. Raises `ConnectFailed` that names the address, the cause and a remedy.
+
+    Cancel-safe: nothing is left open.
+    """
+    try:
+        return await anyio.connect_tcp(address.host, address.port)
+    except OSError as exc:
+        cause = exc.__cause__ if isinstance(exc.__cause__, OSError) else exc
+        reason = cause.strerror or str(cause)
+        raise ConnectFailed(
+            f"no connection to {address.uri}: {reason}. Is a Pie server listening there?"
+        ) from exc
