@@ -1,0 +1,116 @@
+"""``python -m pie_anyio.server``: the embedded server from the command line."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+import anyio
+
+from pie_anyio.server import serve
+from pie_proto.errors import KeyFormatError
+
+__all__ = ["main"]
+
+_DESCRIPTION: Final = """\
+Serve the Pie protocol (releases 0.1 to 0.2) and run its programs, without a model. For development
+and tests: it is no sandbox for hostile programs. Prints its URL on one line when it is ready, and
+serves until SIGINT or SIGTERM.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until told to stop; the exit code: 0, or 2 with a sentence on stderr."""
+    options = _parser().parse_args(arguments)
+    try:
+        anyio.run(_serve, options, backend=options.backend)
+    except KeyboardInterrupt:
+        return 0
+    except (KeyFormatError, ValueError, OSError, ImportError, LookupError) as error:
+        print(f"pie server: {error}", file=sys.stderr)  # noqa: T201 - a command line
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m pie_anyio.server", description=_DESCRIPTION)
+    parser.add_argument("--host", default="127.0.0.1", help="where to listen (%(default)s)")
+    parser.add_argument("--port", type=_port, default=0, help="0, the default, takes a free one")
+    parser.add_argument(
+        "--authorized-keys",
+        metavar="USER=FILE",
+        type=_user_and_file,
+        action="append",
+        help="a user, and a file of public keys in the form of OpenSSH; as often as you like. "
+        "Without it authentication is off: any user name does, and only this machine may connect",
+    )
+    parser.add_argument("--registry", metavar="DIR", help="a folder of programs to launch by name")
+    parser.add_argument(
+        "--internal-token-file",
+        metavar="FILE",
+        type=Path,
+        help="a file with the token that lets its bearer in as the user 'internal'",
+    )
+    parser.add_argument(
+        "--backend", choices=("asyncio", "trio"), default="asyncio", help="(%(default)s)"
+    )
+    return parser
+
+
+def _port(text: str) -> int:
+    if text.isascii() and text.isdecimal() and int(text) < 1 << 16:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no port: it is to be from 0 to 65535")
+
+
+def _user_and_file(text: str) -> tuple[str, Path]:
+    user, equals, path = text.partition("=")
+    if user and equals and path:
+        return user, Path(path)
+    raise argparse.ArgumentTypeError(f"{text!r} is to be a user and a file, as in joe=keys.txt")
+
+
+async def _serve(options: argparse.Namespace) -> None:
+    keys: dict[str, list[str]] | None = None
+    if options.authorized_keys is not None:
+        keys = {}
+        for user, path in options.authorized_keys:
+            keys.setdefault(user, []).append(_read(path))
+    token = None
+    if options.internal_token_file is not None:
+        token = _read(options.internal_token_file).strip()
+        if not token:
+            raise ValueError(f"{options.internal_token_file} holds no token: it is empty")
+    with ExitStack() as stack:
+        if sys.platform == "win32":
+            stop = anyio.sleep_forever
+        else:
+            # Before anybody can know that we serve: whoever ends us then, ends us cleanly.
+            signals = stack.enter_context(anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM))
+            stop = signals.__anext__
+        async with serve(
+            options.host,
+            options.port,
+            authorized_keys=keys,
+            internal_token=token,
+            registry=options.registry,
+        ) as server:
+            print(f"pie server listening on {server.url}", flush=True)  # noqa: T201
+            await stop()
+
+
+def _read(path: Path) -> str:
+    # A file of a few lines, before anything is served: no need for a thread.
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not text: {error}") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+;; Prints a line on stdout and one on stderr, and returns a value.
+(component
+  (import "wasi:io/error@0.2.0" (instance $errors (export "error" (type (sub resource)))))
+  (alias export $errors "error" (type $error))
+  (import "wasi:io/streams@0.2.0" (instance $streams
+    (alias outer 1 $error (type $outer-error))
+    (export "error" (type $error (eq $outer-error)))
+    (export "output-stream" (type $output-stream (sub resource)))
+    (type $stream-error-cases (variant (case "last-operation-failed" (own $error)) (case "closed")))
+    (export "stream-error" (type $stream-error (eq $stream-error-cases)))
+    (export "[method]output-stream.blocking-write-and-flush"
+      (func (param "self" (borrow $output-stream)) (param "contents" (list u8))
+        (result (result (error $stream-error)))))))
+  (alias export $streams "output-stream" (type $output-stream))
+  (import "wasi:cli/stdout@0.2.0" (instance $stdout
+    (alias outer 1 $output-stream (type $outer-output-stream))
+    (export "output-stream" (type $output-stream (eq $outer-output-stream)))
+    (export "get-stdout" (func (result (own $output-stream))))))
+  (import "wasi:cli/stderr@0.2.0" (instance $stderr
+    (alias outer 1 $output-stream (type $outer-output-stream))
+    (export "output-stream" (type $output-stream (eq $outer-output-stream)))
+    (export "get-stderr" (func (result (own $output-stream))))))
+  (import "inferlet:core/runtime" (instance $runtime
+    (export "set-return" (func (param "value" string)))))
+
+  (core module $memory (memory (export "memory") 1))
+  (core instance $memory (instantiate $memory))
+  (core func $get-stdout (canon lower (func $stdout "get-stdout")))
+  (core func $get-stderr (canon lower (func $stderr "get-stderr")))
+  (core func $write (canon lower (func $streams "[method]output-stream.blocking-write-and-flush")
+    (memory (core memory $memory "memory"))))
+  (core func $set-return (canon lower (func $runtime "set-return")
+    (memory (core memory $memory "memory"))))
+
+  (core module $main
+    (import "memory" "memory" (memory 1))
+    (import "host" "get-stdout" (func $get-stdout (result i32)))
+    (import "host" "get-stderr" (func $get-stderr (result i32)))
+    (import "host" "write" (func $write (param i32 i32 i32 i32)))
+    (import "host" "set-return" (func $set-return (param i32 i32)))
+
+    (data (i32.const 1024) "hello from pie\n")
+    (data (i32.const 1056) "a warning\n")
+    (data (i32.const 1088) "done")
+    (func (export "run") (result i32)
+      (call $write (call $get-stdout) (i32.const 1024) (i32.const 15) (i32.const 64))
+      (call $write (call $get-stderr) (i32.const 1056) (i32.const 10) (i32.const 64))
+      (call $set-return (i32.const 1088) (i32.const 4))
+      (i32.const 0)))
+
+  (core instance $main (instantiate $main
+    (with "memory" (instance $memory))
+    (with "host" (instance
+      (export "get-stdout" (func $get-stdout))
+      (export "get-stderr" (func $get-stderr))
+      (export "write" (func $write))
+      (export "set-return" (func $set-return))))))
+  (func $run (result (result (error string)))
+    (canon lift (core func $main "run") (memory (core memory $memory "memory"))))
+  (instance $run-interface (export "run" (func $run)))
+  (export "inferlet:core/run" (instance $run-interface)))
