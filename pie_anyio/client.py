@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Self
 
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
+from anyio.abc import ByteStream
 
 from pie_anyio.driver import Driver, Progress
 from pie_anyio.instance import Instance
 from pie_anyio.lifetime import Holder, hold, on_asyncio
 from pie_anyio.sources import UploadContent, open_content
 from pie_anyio.transport import ServerAddress, connect_stream
-from pie_proto import DEFAULT_LIMITS, ClientConnection, ConnectionState, Limits, Signer
+from pie_proto import (
+    DEFAULT_LIMITS,
+    ClientConnection,
+    ConnectionState,
+    Limits,
+    Signer,
+    Statistics,
+)
 from pie_proto import commands as c
 from pie_proto import events as e
 from pie_proto.errors import (
@@ -41,9 +50,21 @@ class PieClient:
     read. A method that does not fit the state raises `LocalProtocolError`, and nothing was sent.
     """
 
-    def __init__(self, server_uri: str, *, limits: Limits = DEFAULT_LIMITS) -> None:
-        """Name the server, as in ``ws://127.0.0.1:8080``. Raises `ValueError` for an odd URI."""
+    def __init__(
+        self,
+        server_uri: str,
+        *,
+        connect: Callable[[], Awaitable[ByteStream]] | None = None,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
+        """Name the server, as in ``ws://127.0.0.1:8080``. Raises `ValueError` for an odd URI.
+
+        ``connect``, an async function, opens the byte stream to talk over, in place of TCP: through
+        a proxy, a tunnel, or in memory. The client closes it. The URI then says only what the
+        opening handshake asks for.
+        """
         self._address = ServerAddress.parse(server_uri)
+        self._connect_stream = connect or partial(connect_stream, self._address)
         self._limits = limits
         self._driver: Driver | None = None
         self._holder: Holder | None = None
@@ -61,9 +82,10 @@ class PieClient:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self.aclose()
-        if self._driver is not None and self._driver.interrupt is not None:
-            raise self._driver.interrupt
+        try:
+            await self.aclose()
+        finally:
+            await self._leave()
 
     async def connect(self) -> None:
         """Open the connection outside an ``async with``; on asyncio only. Close it with `aclose`.
@@ -81,7 +103,7 @@ class PieClient:
             raise LocalProtocolError("a PieClient connects once: make a new one")
         self._used = True
         with anyio.move_on_after(self._limits.handshake_timeout) as scope:
-            stream = await connect_stream(self._address)
+            stream = await self._connect_stream()
         if scope.cancelled_caught:
             seconds = f"{self._limits.handshake_timeout:g} s"
             raise ConnectFailed(f"no connection to {self._address.uri} within {seconds}")
@@ -99,7 +121,8 @@ class PieClient:
                 raise self._connect_error(driver)
         except BaseException:
             driver.cancel()
-            await self._release()
+            await self._holder.join()
+            await self._leave()
             raise
 
     def _connect_error(self, driver: Driver) -> BaseException:
@@ -126,18 +149,23 @@ class PieClient:
             await driver.finished.wait()
         finally:
             driver.cancel()
-            await self._release()
+            if self._holder is not None:
+                await self._holder.join()
 
-    async def _release(self) -> None:
+    async def _leave(self) -> None:
         if self._holder is not None:
             holder, self._holder = self._holder, None
-            await holder.release()
+            await holder.leave()
 
     @property
     def is_connected(self) -> bool:
         """Whether the connection is open, as far as is known."""
         driver = self._driver
         return driver is not None and driver.connection.state is ConnectionState.OPEN
+
+    def statistics(self) -> Statistics:
+        """The numbers of this connection, as of now."""
+        return self._connected().connection.statistics()
 
     # ------------------------------------------------------------------------------ authentication
 

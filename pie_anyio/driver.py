@@ -15,6 +15,7 @@ import anyio
 import anyio.abc
 
 from pie_anyio.sources import Content, SourceChanged
+from pie_anyio.transport import describe
 from pie_proto import NEED_DATA, ClientConnection, ConnectionState, TransportAction, error_for
 from pie_proto import events as e
 from pie_proto.commands import Command, UploadCommand
@@ -63,19 +64,19 @@ class Driver:
         self.connection = connection
         self.cause: BaseException | None = None
         """What the transport, or a fault of our own, raised when the connection ended."""
-        self.interrupt: BaseException | None = None
-        """A ``KeyboardInterrupt`` or ``SystemExit`` that struck in one of the driver's tasks."""
         self.closed: e.ConnectionClosed | None = None
         """How the connection ended, once it has."""
         self.opened = anyio.Event()
         """Set when the WebSocket is open, and at the end."""
         self.finished = anyio.Event()
         """Set when the tasks are over and the stream is closed."""
+        self._interrupt: KeyboardInterrupt | SystemExit | None = None
         self._stream = stream
         self._scope = anyio.CancelScope()
         self._reading = anyio.CancelScope()
         self._progressing: set[_Waiter] = set()
         self._write_failed = False
+        self._paused = False
         self._to_write = anyio.Event()
         self._resume = anyio.Event()
         self._deadline_changed = anyio.Event()
@@ -87,7 +88,10 @@ class Driver:
     # ------------------------------------------------------------------------------ the three tasks
 
     async def run(self) -> None:
-        """Carry the connection until its end. Raises nothing but cancellation."""
+        """Carry the connection until its end.
+
+        Raises nothing but cancellation, and an interrupt that struck in one of its tasks.
+        """
         try:
             with self._scope:
                 async with anyio.create_task_group() as tasks:
@@ -96,8 +100,22 @@ class Driver:
         finally:
             with anyio.CancelScope(shield=True):
                 await anyio.aclose_forcefully(self._stream)
-            self._end()
-            self.finished.set()
+            try:
+                self._tell_end()
+            finally:
+                self._end()
+                self.finished.set()
+        if self._interrupt is not None:
+            raise self._interrupt
+
+    def _tell_end(self) -> None:
+        """Tell the core that the stream is closed, whoever ended the tasks."""
+        if self.closed is None:
+            now = anyio.current_time()
+            if self.cause is None:
+                self.connection.close(now=now)
+            self.connection.receive_eof(now, self._reason())
+            self._pump()
 
     async def _guard(self, task: Callable[[], Awaitable[None]]) -> None:
         try:
@@ -108,14 +126,15 @@ class Driver:
             self._note_cause(exc)
             self._scope.cancel()
         except (KeyboardInterrupt, SystemExit) as exc:
-            self.interrupt = exc
+            # Raised again behind the task group, which would wrap it.
+            self._interrupt = exc
             self._scope.cancel()
 
     async def _read(self) -> None:
         with self._reading:
             await self._receive_until_end()
         if self._reading.cancelled_caught:
-            self.connection.receive_eof(anyio.current_time(), _say(self.cause))
+            self.connection.receive_eof(anyio.current_time(), self._reason())
             self._pump()
 
     async def _receive_until_end(self) -> None:
@@ -127,12 +146,12 @@ class Driver:
             try:
                 data = await stream.receive(_RECEIVE_BYTES)
             except anyio.EndOfStream:
-                connection.receive_eof(anyio.current_time(), _say(self.cause))
+                connection.receive_eof(anyio.current_time(), self._reason())
                 self._pump()
                 return
             except _BROKEN as exc:
                 self._note_cause(exc)
-                connection.receive_eof(anyio.current_time(), _say(exc))
+                connection.receive_eof(anyio.current_time(), describe(exc))
                 self._pump()
                 return
             connection.receive_data(data, anyio.current_time())
@@ -152,6 +171,7 @@ class Driver:
                 self._written()
             elif connection.transport_action() is not TransportAction.KEEP:
                 self._scope.cancel()
+                return
             else:
                 for wanted in connection.chunks_wanted():
                     self._waiters[wanted.request_id].wanted = wanted
@@ -185,6 +205,9 @@ class Driver:
         self._resume.set()
         self._reading.deadline = anyio.current_time() + _LAST_READ_SECONDS
 
+    def _reason(self) -> str:
+        return "" if self.cause is None else describe(self.cause)
+
     def _note_cause(self, exc: BaseException) -> None:
         if self.cause is None:
             self.cause = exc
@@ -212,6 +235,7 @@ class Driver:
                     if waiter is not None:
                         waiter.outcome = event
                         waiter.woken.set()
+        self._paused = connection.reading_paused
         if connection.transport_action() is TransportAction.ABORT:
             self._scope.cancel()
         self._to_write.set()
@@ -227,7 +251,7 @@ class Driver:
         if self.closed is None:
             self.closed = closed or e.ConnectionClosed(
                 by=e.Closer.LOCAL if self.cause is None else e.Closer.TRANSPORT,
-                reason=_say(self.cause),
+                reason=self._reason(),
                 opened=self.opened.is_set(),
             )
         self.opened.set()
@@ -249,14 +273,23 @@ class Driver:
         return error
 
     def touched(self) -> None:
-        """The core was asked for something: let writer and clock look again."""
-        self._to_write.set()
-        self._arm()
+        """The core was asked for something: let reader, writer and clock look again."""
+        if self._paused and not self.connection.reading_paused:
+            self._resume.set()
+            self._pump()
+        else:
+            self._to_write.set()
+            self._arm()
 
-    def resumed(self) -> None:
-        """Unread events were taken or dropped, and reading goes on."""
-        self._resume.set()
-        self._pump()
+    def read_instance(self, instance_id: str) -> e.InstanceEvent | None:
+        """Take one unread event; raises how the connection ended behind the last one."""
+        try:
+            event = self.connection.read_instance(instance_id)
+        except (PieError, ConnectFailed, ConnectionLost):
+            raise self.end_error() from self.cause
+        if self._paused and not self.connection.reading_paused:
+            self.touched()
+        return event
 
     async def room(self) -> None:
         """Wait until commands are taken again, or the connection is over. Cancel-safe."""
@@ -361,13 +394,10 @@ class Driver:
     def _undo(self, request_id: int, waiter: _Waiter) -> None:
         """Nobody waits for the outcome any more: tell the core, wherever the request stands."""
         now = anyio.current_time()
-        paused = self.connection.reading_paused
         if waiter.outcome is None:
             self.connection.cancel(request_id, now)
         elif not isinstance(waiter.outcome, e.ConnectionClosed):
             self.connection.abandon(waiter.outcome, now)
-        if paused and not self.connection.reading_paused:
-            self.resumed()
         self.touched()
 
     def close(self) -> None:
@@ -380,13 +410,3 @@ class Driver:
     def cancel(self) -> None:
         """End the tasks now."""
         self._scope.cancel()
-
-
-def _say(exc: BaseException | None) -> str:
-    """What a transport's exception says, in a few words."""
-    cause = exc
-    while cause is not None:
-        if isinstance(cause, OSError) and (cause.strerror or cause.args):
-            return cause.strerror or str(cause)
-        cause = cause.__cause__ or cause.__context__
-    return "" if exc is None else (str(exc) or type(exc).__name__)

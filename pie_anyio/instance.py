@@ -12,12 +12,9 @@ from pie_anyio.driver import Driver, Progress
 from pie_anyio.sources import UploadContent, open_content
 from pie_proto import commands as c
 from pie_proto.errors import (
-    ConnectFailed,
-    ConnectionLost,
     InstanceEnded,
     InstanceFailed,
     LocalProtocolError,
-    PieError,
 )
 from pie_proto.events import Event, InstanceEvent
 from pie_proto.states import InstanceState
@@ -154,14 +151,7 @@ class Instance:
         )
 
     def _take(self) -> tuple[Event, str | bytes] | None:
-        connection = self._driver.connection
-        paused = connection.reading_paused
-        try:
-            unread = connection.read_instance(self._id)
-        except (PieError, ConnectFailed, ConnectionLost) as exc:
-            raise self._driver.end_error() from exc.__cause__
-        if paused and not connection.reading_paused:
-            self._driver.resumed()
+        unread = self._driver.read_instance(self._id)
         if unread is None:
             if self._left:
                 raise LocalProtocolError(f"the events of instance {self._id} were discarded")
@@ -226,11 +216,8 @@ class Instance:
     def discard(self) -> None:
         """Drop what is unread and all that the instance still says. It runs on."""
         self._left = True
-        connection = self._driver.connection
-        paused = connection.reading_paused
-        connection.discard(self._id)
-        if paused and not connection.reading_paused:
-            self._driver.resumed()
+        self._driver.connection.discard(self._id)
+        self._driver.touched()
 
     async def __aenter__(self) -> Self:
         return self

@@ -29,8 +29,11 @@ def on_asyncio() -> bool:
 class Holder(Protocol):
     """What holds the running task."""
 
-    async def release(self) -> None:
-        """Wait until the task, which was told to end, is over. Shielded from cancellation."""
+    async def join(self) -> None:
+        """Wait until the task is over, which was told to end. Shielded from cancellation."""
+
+    async def leave(self) -> None:
+        """Let go of what holds it, from where it was taken hold of, when the task is over."""
 
 
 async def hold(run: Callable[[], Awaitable[None]], name: str) -> Holder:
@@ -50,21 +53,42 @@ class _TaskHolder:
     def __init__(self, run: Callable[[], Awaitable[None]], name: str) -> None:
         self._task = asyncio.get_running_loop().create_task(_awaited(run), name=name)
 
-    async def release(self) -> None:
+    async def join(self) -> None:
         with anyio.CancelScope(shield=True):
             await asyncio.wait((self._task,))
+
+    async def leave(self) -> None:
+        """Nothing more is held."""
 
 
 class _ScopeHolder:
     def __init__(self) -> None:
         self._tasks = anyio.create_task_group()
+        self._over = anyio.Event()
+        self._interrupt: KeyboardInterrupt | SystemExit | None = None
 
     async def start(self, run: Callable[[], Awaitable[None]]) -> None:
         await self._tasks.__aenter__()
-        self._tasks.start_soon(_awaited, run)
+        self._tasks.start_soon(self._run, run)
 
-    async def release(self) -> None:
-        # The group was entered before any scope that is open now, so it cannot be left from within
-        # a shield of ours; but it can be its own.
+    async def _run(self, run: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await run()
+        except (KeyboardInterrupt, SystemExit) as exc:
+            # It struck here, but is meant for the program: the body ends, and it leaves as itself.
+            self._interrupt = exc
+            self._tasks.cancel_scope.cancel()
+        finally:
+            self._over.set()
+
+    async def join(self) -> None:
+        with anyio.CancelScope(shield=True):
+            await self._over.wait()
+
+    async def leave(self) -> None:
+        # A shield of ours would be entered within the group and left behind it: the group is its
+        # own. No task is left in it to wait for.
         self._tasks.cancel_scope.shield = True
         await self._tasks.__aexit__(None, None, None)
+        if self._interrupt is not None:
+            raise self._interrupt

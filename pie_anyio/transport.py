@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -10,7 +11,7 @@ from anyio.abc import ByteStream
 
 from pie_proto.errors import ConnectFailed
 
-__all__ = ["ServerAddress", "connect_stream"]
+__all__ = ["ServerAddress", "connect_stream", "describe"]
 
 _DEFAULT_PORT = 80
 
@@ -67,8 +68,19 @@ async def connect_stream(address: ServerAddress) -> ByteStream:
     try:
         return await anyio.connect_tcp(address.host, address.port)
     except OSError as exc:
-        cause = exc.__cause__ if isinstance(exc.__cause__, OSError) else exc
-        reason = cause.strerror or str(cause)
         raise ConnectFailed(
-            f"no connection to {address.uri}: {reason}. Is a Pie server listening there?"
+            f"no connection to {address.uri}: {describe(exc)}. Is a Pie server listening there?"
         ) from exc
+
+
+def describe(exc: BaseException) -> str:
+    """What the operating system says is behind an exception of a transport's, in a few words."""
+    cause: BaseException | None = exc
+    while cause is not None:
+        if isinstance(cause, BaseExceptionGroup):
+            cause = cause.exceptions[0]
+        if isinstance(cause, OSError) and cause.errno:
+            # A failure to look a name up has numbers of its own, below 0.
+            return os.strerror(cause.errno) if cause.errno > 0 else str(cause.strerror)
+        cause = cause.__cause__ or cause.__context__
+    return str(exc) or type(exc).__name__

@@ -45,7 +45,7 @@ def hash_of(data: Buffer) -> str:
 
     One thread, about 1 GB/s; callers with an event loop hash large content in a worker thread.
     """
-    return blake3(data).hexdigest()
+    return blake3(memoryview(data).cast("B")).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from pie_proto.dialects.instance import INSTANCE
 from pie_proto.errors import LocalProtocolError
 from pie_proto.lanes import Parts
 from pie_proto.limits import DEFAULT_LIMITS, Limits
-from pie_proto.link import Link, TransportAction
+from pie_proto.link import Link, TransportAction, check_close
 from pie_proto.session import ClientSession, Statistics
 from pie_proto.states import AuthenticationState, ConnectionState, InstanceState
 from pie_proto.transfers import ChunkWanted
@@ -87,8 +87,10 @@ class ClientConnection:
         while True:
             event = self._session.next_event()
             if event is not e.NEED_DATA:
-                if isinstance(event, e.ConnectionClosed) and event.violation is not None:
-                    self._link.fail(event.violation, event.code or 1002)
+                if isinstance(event, e.ConnectionClosed):
+                    if event.violation is not None:
+                        self._link.fail(event.violation, event.code or 1002)
+                    self._link.websocket.release()
                 return event
             if self._session.reading_paused:
                 return e.NEED_DATA
@@ -132,7 +134,8 @@ class ClientConnection:
         was handed out is never taken back, so it must be sent.
         """
         self._now = now
-        return self._link.data_to_send(max_bytes or self._limits.write_bytes, now, self._pull)
+        room = self._limits.write_bytes if max_bytes is None else max_bytes
+        return self._link.data_to_send(room, now, self._pull)
 
     def _pull(self) -> Parts | None:
         return self._session.message_to_send(self._now)
@@ -156,16 +159,17 @@ class ClientConnection:
         self._now = now
         if self.state is ConnectionState.CONNECTING:
             raise LocalProtocolError("the connection is not open yet: wait for Connected")
-        return self._session.send(command, now)
+        paused = self._session.reading_paused
+        request_id = self._session.send(command, now)
+        self._note_resumed(paused=paused)
+        return request_id
 
     def cancel(self, request_id: int, now: float) -> None:
         """Wait for a request no longer; see `ClientSession.cancel`. Lets go of its content."""
         self._now = now
         paused = self._session.reading_paused
         self._session.cancel(request_id, now)
-        self._link.websocket.release()
-        if self._session.closing:
-            self.close(now=now)
+        self._let_go(now)
         self._note_resumed(paused=paused)
 
     def abandon(self, outcome: e.Outcome, now: float) -> None:
@@ -185,8 +189,10 @@ class ClientConnection:
         """End the conversation. Small messages accepted before are sent; uploads are dropped.
 
         Reading resumes, and what instances still say is dropped. The end itself comes as
-        `ConnectionClosed`, at the latest after ``limits.close_timeout``. Idempotent.
+        `ConnectionClosed`, at the latest after ``limits.close_timeout``. Idempotent. Raises
+        `LocalProtocolError` for a code that nobody may send.
         """
+        check_close(code, reason)
         self._now = now
         paused = self._session.reading_paused
         self._session.close(now)
@@ -212,6 +218,7 @@ class ClientConnection:
         self._now = now
         self._link.handle_timeout(now, reading_paused=self.reading_paused)
         self._session.handle_timeout(now)
+        self._let_go(now)
 
     # ----------------------------------------------------------------------------------------- look
 
@@ -257,6 +264,12 @@ class ClientConnection:
     def statistics(self) -> Statistics:
         """The numbers of this connection, as of now."""
         return self._session.statistics()
+
+    def _let_go(self, now: float) -> None:
+        """Requests were given up: their content is the caller's again."""
+        self._link.websocket.release()
+        if self._session.closing:
+            self.close(now=now)
 
     def _note_resumed(self, *, paused: bool) -> None:
         if paused and not self._session.reading_paused:

@@ -81,15 +81,11 @@ class Outbox:
     def _occupy(self, slot: _Slot, upload: Upload) -> None:
         slot.holder = upload
         if (leftover := slot.leftover) is not None:
-            # An index past the end fits no upload that is under way, so the server drops it. The
-            # old request's id is used, so that the answer is a late one to it.
+            # An index past the end fits no upload that is under way, so the server drops it. It is
+            # for the new instance, since the old one is gone, and has the old request's id, so that
+            # the answer is a late one to that.
             slot.leftover = None
-            command = leftover.command
-            if isinstance(command, UploadBlob) and isinstance(upload.command, UploadBlob):
-                command = UploadBlob(
-                    instance_id=upload.command.instance_id, size=command.size, hash=command.hash
-                )
-            self._put_abort(leftover, leftover.total, command)
+            self._put_abort(leftover, leftover.total, upload.command)
         self._active.append(upload)
 
     def _put_abort(self, upload: Upload, index: int, command: UploadCommand | None = None) -> None:
@@ -138,8 +134,6 @@ class Outbox:
     def cancel(self, upload: Upload) -> None:
         """Give an upload up: forgotten if no chunk has left, aborted if some have."""
         before = upload.state
-        if before is TransferState.ENDED or before is TransferState.ABORTING:
-            return
         index = upload.index
         upload.happened(TransferInput.CANCEL)
         if upload.state is TransferState.ABORTING:

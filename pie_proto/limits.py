@@ -41,8 +41,9 @@ class Limits:
     blob_bytes: int = 1024 * MIB
     """One blob from an instance, put together from its chunks."""
 
-    assembling_bytes: int = 1024 * MIB
-    """All blobs being put together at one time."""
+    assembling_bytes: int = 1025 * MIB
+    """All blobs being put together at one time, each with a fixed cost beside its content: one of
+    the largest, and many small ones."""
 
     unsent_bytes: int = 1 * MIB
     """Small messages accepted and not yet handed to the transport, at which writing pauses. Uploads

@@ -8,9 +8,10 @@ from __future__ import annotations
 import enum
 import os
 from collections.abc import Callable
+from typing import assert_never
 
 from pie_proto.commands import Buffer
-from pie_proto.errors import RemoteProtocolError
+from pie_proto.errors import LocalProtocolError, RemoteProtocolError
 from pie_proto.events import Closer, ConnectionClosed
 from pie_proto.limits import Limits
 from pie_proto.states import CONNECTION, ConnectionInput, ConnectionState, next_state
@@ -26,7 +27,7 @@ from pie_proto.websocket import (
     WebSocket,
 )
 
-__all__ = ["Link", "LinkEvent", "TransportAction"]
+__all__ = ["Link", "LinkEvent", "TransportAction", "check_close"]
 
 LinkEvent = BinaryMessage | TextMessage | HandshakeAccepted | HandshakeRequested | ConnectionClosed
 
@@ -40,6 +41,17 @@ class TransportAction(enum.Enum):
     """Send what ``data_to_send`` still gives, then close it."""
     ABORT = "abort"
     """Close it now, whatever is unsent."""
+
+
+def check_close(code: object, reason: object) -> None:
+    """Raise `LocalProtocolError` for what a Close frame cannot say (RFC 6455, section 7.4)."""
+    sendable = isinstance(code, int) and (
+        1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
+    )
+    if not sendable:
+        raise LocalProtocolError(f"{code!r} is no close code that can be sent")
+    if not isinstance(reason, str):
+        raise LocalProtocolError(f"a close reason must be str, not {type(reason).__name__}")
 
 
 class Link:
@@ -59,12 +71,13 @@ class Link:
         self._now = now
         self._started = now
         self._last_received = now
-        self._ping_queued = False
+        # Bytes to hand out until a keepalive ping that is queued has surely left.
+        self._ping_due: int | None = None
         self._pinged_at: float | None = None
         self._closing_since = now
+        self._close_code = 1000
         self._transport_reason = ""
         self._end: ConnectionClosed | None = None
-        self._told = False
         self._aborted = False
 
     # ----------------------------------------------------------------------------------------- feed
@@ -80,7 +93,8 @@ class Link:
     def receive_eof(self, now: float, reason: str = "") -> None:
         """Note that no more bytes will come, and what the transport said about it."""
         self._see(now)
-        self._transport_reason = self._transport_reason or reason
+        if not self.websocket.eof_received:
+            self._transport_reason = reason
         self.websocket.receive_eof()
 
     # ---------------------------------------------------------------------------------------- drain
@@ -114,9 +128,8 @@ class Link:
                     pass
                 case HandshakeRequested() | BinaryMessage() | TextMessage():
                     return event
-        if self._end is None or self._told:
-            return None
-        self._told = True
+                case _:
+                    assert_never(event)
         return self._end
 
     def _peer_closed(self, event: CloseReceived) -> None:
@@ -133,7 +146,7 @@ class Link:
     def _eof(self) -> None:
         if self.state is ConnectionState.CLOSING:
             # Some servers drop TCP instead of answering Close: that is a clean end, too.
-            closed = ConnectionClosed(by=Closer.LOCAL, code=1000)
+            closed = ConnectionClosed(by=Closer.LOCAL, code=self._close_code)
         elif self._transport_reason:
             closed = ConnectionClosed(
                 by=Closer.TRANSPORT, reason=self._transport_reason, opened=self._is_open
@@ -176,6 +189,7 @@ class Link:
         elif self.state is ConnectionState.OPEN:
             self._closing_since = self._now
             self._happened(ConnectionInput.CLOSE)
+            self._close_code = code
             self.websocket.send_close(code, reason)
 
     def data_to_send(
@@ -188,10 +202,11 @@ class Link:
             while websocket.unsent_bytes < max_bytes and (parts := source()) is not None:
                 websocket.send_message(*parts)
         data = websocket.data_to_send(max_bytes)
-        if self._ping_queued and data:
-            # A ping goes ahead of all messages, so it has left, or leaves with the next bytes.
-            self._ping_queued = False
-            self._pinged_at = self._now
+        if self._ping_due is not None:
+            self._ping_due -= len(data)
+            if self._ping_due <= 0 or not websocket.has_data_to_send:
+                self._ping_due = None
+                self._pinged_at = self._now
         return data
 
     # ----------------------------------------------------------------------------------------- time
@@ -205,7 +220,11 @@ class Link:
             case ConnectionState.CLOSING:
                 return self._closing_since + limits.close_timeout
             case ConnectionState.OPEN:
-                if limits.keepalive_interval is None or reading_paused or self._ping_queued:
+                if (
+                    limits.keepalive_interval is None
+                    or reading_paused
+                    or self._ping_due is not None
+                ):
                     return None
                 if self._pinged_at is not None:
                     return self._pinged_at + limits.keepalive_timeout
@@ -214,6 +233,8 @@ class Link:
                 if self._aborted or not self.has_data_to_send:
                     return None
                 return self._closing_since + limits.close_timeout
+            case _:
+                assert_never(self.state)
 
     def handle_timeout(self, now: float, *, reading_paused: bool) -> None:
         """Do what is due by now."""
@@ -231,6 +252,7 @@ class Link:
                     ConnectionInput.TIMEOUT,
                     ConnectionClosed(
                         by=Closer.LOCAL,
+                        code=self._close_code,
                         reason=f"no end from the peer for {self._limits.close_timeout:g} s",
                     ),
                 )
@@ -239,10 +261,12 @@ class Link:
             case ConnectionState.OPEN:
                 if self._pinged_at is None:
                     self.websocket.send_ping()
-                    self._ping_queued = True
+                    self._ping_due = self.websocket.unsent_bytes
                 else:
                     seconds = f"{self._limits.keepalive_timeout:g} s"
                     self._give_up(f"no byte came for {seconds} after a keepalive ping")
+            case _:
+                assert_never(self.state)
 
     def _give_up(self, reason: str, *, opened: bool = True) -> None:
         self._aborted = True
@@ -257,6 +281,11 @@ class Link:
         self._pinged_at = None
 
     # ----------------------------------------------------------------------------------------- look
+
+    @property
+    def end(self) -> ConnectionClosed | None:
+        """How it ended, once it has."""
+        return self._end
 
     @property
     def has_data_to_send(self) -> bool:

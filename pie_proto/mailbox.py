@@ -15,9 +15,6 @@ __all__ = ["Mailboxes"]
 
 _UNATTACHED = InstanceState.UNATTACHED
 
-# One blob being put together, beside its content: most of it is the state of its hash.
-_ASSEMBLY_COST = 2048
-
 
 class _Mailbox:
     __slots__ = ("blobs", "events", "state", "unread_bytes")
@@ -94,7 +91,7 @@ class Mailboxes:
 
     def _drop_blobs(self, box: _Mailbox) -> None:
         for assembly in box.blobs.values():
-            self.assembling_bytes -= _ASSEMBLY_COST + assembly.size
+            self.assembling_bytes -= assembly.cost
         box.blobs.clear()
 
     def _less(self, box: _Mailbox, size: int) -> None:
@@ -156,7 +153,7 @@ class Mailboxes:
         assembly = box.blobs.get(chunk.hash)
         if assembly is None:
             assembly = box.blobs[chunk.hash] = Assembly(chunk.hash, chunk.total)
-            self.assembling_bytes += _ASSEMBLY_COST
+            self.assembling_bytes += assembly.cost
         if self.assembling_bytes + len(chunk.data) > self._limits.assembling_bytes:
             raise RemoteProtocolError(
                 f"blobs being received pass {self._limits.assembling_bytes} bytes together",
@@ -171,7 +168,7 @@ class Mailboxes:
         if not assembly.complete:
             return None
         del box.blobs[chunk.hash]
-        self.assembling_bytes -= _ASSEMBLY_COST + assembly.size
+        self.assembling_bytes -= assembly.cost
         return InstanceEvent(chunk.instance_id, Event.Blob, assembly.content())
 
     # ------------------------------------------------------- events that come before their instance
@@ -180,7 +177,7 @@ class Mailboxes:
         if not self.holding:
             self.dropped_events += 1
             return
-        self._held_bytes += self._limits.event_cost_bytes + len(message.data)
+        self._held_bytes += self._held_cost(message)
         if self._held_bytes > self._limits.held_bytes:
             raise RemoteProtocolError(
                 f"more than {self._limits.held_bytes} bytes of events came for instances that were "
@@ -188,11 +185,14 @@ class Mailboxes:
             )
         self._held.setdefault(message.instance_id, []).append(message)
 
+    def _held_cost(self, message: InstanceEvent | BlobChunk) -> int:
+        return self._limits.event_cost_bytes + len(message.instance_id) + len(message.data)
+
     def release_held(self, instance_id: str) -> bool:
         """Deliver what was held for an instance that is now known. True as for `deliver`."""
         readable = False
         for message in self._held.pop(instance_id, ()):
-            self._held_bytes -= self._limits.event_cost_bytes + len(message.data)
+            self._held_bytes -= self._held_cost(message)
             readable = self.deliver(message) or readable
         return readable
 
@@ -201,6 +201,13 @@ class Mailboxes:
         self.dropped_events += sum(map(len, self._held.values()))
         self._held.clear()
         self._held_bytes = 0
+
+    def drop_unfinished(self) -> None:
+        """Nothing more will be delivered: blobs not yet whole and events held are let go of."""
+        for box in self._boxes.values():
+            box.blobs.clear()
+        self.assembling_bytes = 0
+        self.drop_held()
 
     # ------------------------------------------------------------------------------------ going out
 
@@ -222,17 +229,10 @@ class Mailboxes:
             events.append(event)
         return events
 
-    def most_unread(self) -> str | None:
-        """The instance with the most unread bytes, if any has some."""
-        if not self._boxes:
-            return None
+    def most_unread(self) -> tuple[str, int]:
+        """The instance with the most unread bytes, and how many; asked while reading is paused."""
         instance_id, box = max(self._boxes.items(), key=lambda item: item[1].unread_bytes)
-        return instance_id if box.unread_bytes else None
-
-    def unread_of(self, instance_id: str) -> int:
-        """The unread bytes of one instance."""
-        box = self._boxes.get(instance_id)
-        return 0 if box is None else box.unread_bytes
+        return instance_id, box.unread_bytes
 
 
 def _size(event: InstanceEvent, cost: int) -> int:

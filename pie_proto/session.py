@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, assert_never
 
 from pie_proto import commands as c
 from pie_proto import events as e
@@ -54,6 +54,7 @@ class Statistics:
     unknown_messages: int
     unread_bytes: int
     unsent_bytes: int
+    reading_paused: bool
 
 
 class _Pending:
@@ -183,6 +184,8 @@ class ClientSession:
         if pending is None and 0 < request_id < self._next_id:
             return
         upload = pending.upload if pending is not None else None
+        if problem := c.buffer_problem(data):
+            raise LocalProtocolError(f"a chunk {problem}")
         if upload is None or upload.ready or upload.state not in _CHUNKS_TO_COME:
             raise LocalProtocolError(f"request {request_id} wants no chunk now")
         if memoryview(data).nbytes != upload.wanted.length:
@@ -205,7 +208,7 @@ class ClientSession:
             raise error_for(self._end)
         if self._closing:
             raise error_for(_CLOSED_HERE)
-        if not isinstance(command, _COMMANDS):
+        if type(command) not in _COMMANDS:
             raise LocalProtocolError(f"{type(command).__name__} is not a command")
         if problem := c.problem_with(command):
             raise LocalProtocolError(problem)
@@ -219,6 +222,7 @@ class ClientSession:
         upload = None
         if isinstance(command, c.UploadCommand):
             upload = Upload(request_id, command, self._dialect.capabilities.chunk_bytes)
+            command = upload.command
             self._outbox.put_upload(upload, _lane(command))
         else:
             self._put(command, request_id)
@@ -289,6 +293,7 @@ class ClientSession:
             return
         self._closing = True
         self._mailboxes.dropping = True
+        self._mailboxes.drop_unfinished()
         self._outbox.drop_uploads()
         self._update_pause()
 
@@ -305,7 +310,7 @@ class ClientSession:
         self._see(now)
         if self._paused_since is None:
             return
-        blocker = self._mailboxes.most_unread()
+        blocker, unread_bytes = self._mailboxes.most_unread()
         late = [
             (request_id, pending)
             for request_id, pending in self._pending.items()
@@ -314,7 +319,7 @@ class ClientSession:
         for request_id, pending in late:
             reason = (
                 f"no answer was read for {self._limits.request_grace:g} s, because "
-                f"{self._mailboxes.unread_of(blocker or '')} bytes of events of instance {blocker} "
+                f"{unread_bytes} bytes of events of instance {blocker} "
                 "are unread: read them, discard the instance or terminate it"
             )
             self.cancel(request_id, now)
@@ -366,6 +371,7 @@ class ClientSession:
             unknown_messages=self._unknown_messages,
             unread_bytes=self._mailboxes.unread_bytes,
             unsent_bytes=self._outbox.unsent_bytes,
+            reading_paused=self.reading_paused,
         )
 
     # --------------------------------------------------------------------- what a command must meet
@@ -394,10 +400,20 @@ class ClientSession:
         return instance_id, happened
 
     def _check_room(self, command: c.Command) -> None:
-        if len(self._pending) >= self._limits.pending_requests:
-            raise LocalProtocolError(f"{len(self._pending)} requests are under way: wait for some")
-        if self._next_id > _MAX_REQUEST_ID:
-            raise LocalProtocolError("this connection has used up its request ids: open a new one")
+        if not isinstance(command, c.SendMessage):
+            under_way = len(self._pending) + len(self._abandoned)
+            if under_way >= self._limits.pending_requests:
+                raise LocalProtocolError(f"{under_way} requests are under way: wait for some")
+            if self._next_id > _MAX_REQUEST_ID:
+                raise LocalProtocolError(
+                    "this connection has used up its request ids: open a new one"
+                )
+        if isinstance(command, c.UploadCommand):
+            limit = self._dialect.capabilities.upload_bytes
+            if command.size > limit:
+                raise LocalProtocolError(
+                    f"{type(command).__name__} has {command.size} bytes; the server takes {limit}"
+                )
         if self.writing_paused and not isinstance(command, c.TerminateInstance):
             raise LocalProtocolError(
                 f"{self._outbox.unsent_bytes} bytes are accepted and unsent: "
@@ -435,6 +451,8 @@ class ClientSession:
                 case Unknown(name):
                     self._unknown_messages += 1
                     self._events.append(e.UnknownMessage(name))
+                case _:
+                    assert_never(message)
         except RemoteProtocolError as exc:
             self._finish(
                 e.ConnectionClosed(by=e.Closer.LOCAL, code=exc.close_code, violation=str(exc))
@@ -474,10 +492,14 @@ class ClientSession:
         else:
             self._settle(pending.command, outcome)
             self.abandon(outcome, self._now)
+            if isinstance(outcome, e.Launched | e.Attached):
+                self._mailboxes.release_held(outcome.instance_id)
         self._opening_over(answer.request_id)
 
     def _upload_answered(self, upload: Upload, outcome: e.Outcome) -> None:
         refusal = _refusal(outcome)
+        if upload.state is TransferState.QUEUED:
+            raise RemoteProtocolError("the server answered an upload before its first chunk")
         if refusal is None and upload.state is not TransferState.SENT:
             raise RemoteProtocolError("the server accepted an upload before its last chunk")
         self._outbox.answered(upload, refusal)
@@ -515,6 +537,7 @@ class ClientSession:
         self._abandoned.clear()
         self._paused_since = None
         self._outbox.drop_uploads()
+        self._mailboxes.drop_unfinished()
         self._events.append(closed)
 
     def _see(self, now: float) -> None:

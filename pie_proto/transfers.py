@@ -15,6 +15,9 @@ from pie_proto.states import TRANSFER, TransferInput, TransferState, next_state
 __all__ = ["Assembly", "ChunkFault", "ChunkProblem", "ChunkWanted", "Upload", "chunk_count", "cut"]
 
 
+_ASSEMBLY_COST = 2048
+
+
 class ChunkWanted(NamedTuple):
     """A piece of content that is about to be sent: give it with ``provide_chunk``."""
 
@@ -153,6 +156,11 @@ class Assembly:
         if self.complete and (actual := self._hasher.hexdigest()) != self.hash:
             return ChunkProblem(ChunkFault.HASH, self.hash, actual)
         return None
+
+    @property
+    def cost(self) -> int:
+        """What it takes of memory: its content, its name, and above all the state of its hash."""
+        return _ASSEMBLY_COST + len(self.hash) + self.size
 
     @property
     def complete(self) -> bool:

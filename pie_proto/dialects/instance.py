@@ -52,6 +52,10 @@ _MAX_CHALLENGE: Final = 64
 
 _MAX_ID: Final = 0xFFFF_FFFF
 
+# Ids are UUIDs, of 36 characters, and kept for as long as there is the instance.
+_MAX_INSTANCE_ID: Final = 256
+_HASH_SIZE: Final = 64
+
 
 class InstanceDialect:
     """The codec of the `instance` family. It keeps no state; use the constant `INSTANCE`."""
@@ -319,8 +323,10 @@ def _success(command: c.Command, answer: Answer) -> e.Outcome:
         case c.UploadBlob():
             return e.BlobUploaded(request_id)
         case c.LaunchInstance() | c.LaunchFromRegistry():
-            if not text:
-                raise RemoteProtocolError("an instance was launched, but its id is empty")
+            if not 1 <= len(text) <= _MAX_INSTANCE_ID:
+                raise RemoteProtocolError(
+                    f"an instance was launched, but its id has {len(text)} characters"
+                )
             return e.Launched(request_id, text, command.detached)
         case c.AttachInstance():
             return e.Attached(request_id, command.instance_id)
@@ -411,9 +417,12 @@ def _streaming_output(message: _Fields) -> e.InstanceEvent:
 
 
 def _download_blob(message: _Fields) -> BlobChunk:
+    content_hash = field(message, "blob_hash", str)
+    if len(content_hash) != _HASH_SIZE:
+        raise RemoteProtocolError(f"the hash of a blob has {len(content_hash)} characters")
     return BlobChunk(
         field(message, "instance_id", str),
-        field(message, "blob_hash", str),
+        content_hash,
         field(message, "chunk_index", int),
         field(message, "total_chunks", int),
         field(message, "chunk_data", bytes),
@@ -453,15 +462,18 @@ def _answer_text(command: c.Command, outcome: e.Outcome) -> str:
             return outcome.hash
         case c.UploadBlob(), e.BlobUploaded():
             return "Blob sent to instance"
-        case c.LaunchInstance() | c.LaunchFromRegistry(), e.Launched():
+        case (
+            c.LaunchInstance(detached=asked) | c.LaunchFromRegistry(detached=asked),
+            e.Launched(detached=done),
+        ) if asked is done:
             return outcome.instance_id
-        case c.AttachInstance(), e.Attached():
+        case c.AttachInstance(asked_id), e.Attached(instance_id=done_id) if asked_id == done_id:
             return "Instance attached"
         case c.TerminateInstance(), e.Terminated():
             return "Instance terminated"
         case _:
             raise LocalProtocolError(
-                f"{type(command).__name__} cannot be answered with {type(outcome).__name__}"
+                f"{type(command).__name__} cannot be answered with this {type(outcome).__name__}"
             )
 
 

@@ -10,10 +10,10 @@ from pie_proto import events as e
 from pie_proto.commands import Buffer
 from pie_proto.dialects import Dialect
 from pie_proto.dialects.instance import INSTANCE
-from pie_proto.errors import LocalProtocolError
+from pie_proto.errors import LocalProtocolError, error_for
 from pie_proto.lanes import Parts
 from pie_proto.limits import DEFAULT_LIMITS, Limits
-from pie_proto.link import Link, TransportAction
+from pie_proto.link import Link, TransportAction, check_close
 from pie_proto.server.session import ServerSession
 from pie_proto.states import ConnectionState, ServerAuthenticationState
 from pie_proto.websocket import (
@@ -92,7 +92,8 @@ class ServerConnection:
     def data_to_send(self, max_bytes: int | None = None, *, now: float) -> bytes:
         """Bytes for the transport, at most ``max_bytes`` (by default ``limits.write_bytes``)."""
         self._now = now
-        return self._link.data_to_send(max_bytes or self._limits.write_bytes, now, self._pull)
+        room = self._limits.write_bytes if max_bytes is None else max_bytes
+        return self._link.data_to_send(room, now, self._pull)
 
     def _pull(self) -> Parts | None:
         return self._session.message_to_send()
@@ -112,11 +113,18 @@ class ServerConnection:
         self._link.close(1000, "", self._now)
 
     def answer(self, outcome: e.Outcome) -> None:
-        """Answer a request with what settles it; see `ServerSession.answer`."""
+        """Answer a request with what settles it; see `ServerSession.answer`.
+
+        Like all that says something, it raises after the end what the end means.
+        """
         self._check(ConnectionState.OPEN)
         self._session.answer(outcome)
         if self._session.finished:
             self.close(now=self._now)
+
+    def forget(self, request_id: int) -> None:
+        """Leave a request without an answer; see `ServerSession.forget`."""
+        self._session.forget(request_id)
 
     def emit(self, event: e.InstanceEvent) -> None:
         """Send what an instance says; see `ServerSession.emit`."""
@@ -130,6 +138,7 @@ class ServerConnection:
 
     def close(self, code: int = 1000, reason: str = "", *, now: float) -> None:
         """End the conversation once what was said before is sent. Idempotent."""
+        check_close(code, reason)
         self._now = now
         while self.state is ConnectionState.OPEN and (parts := self._pull()) is not None:
             self._link.websocket.send_message(*parts)
@@ -177,5 +186,7 @@ class ServerConnection:
         return self._link.transport_action()
 
     def _check(self, state: ConnectionState) -> None:
+        if self._link.end is not None:
+            raise error_for(self._link.end)
         if self.state is not state:
             raise LocalProtocolError(f"the connection is {self.state.value}")

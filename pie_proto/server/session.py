@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Hashable
-from typing import Literal
+from typing import Literal, assert_never
 
 from pie_proto import commands as c
 from pie_proto import events as e
@@ -45,6 +45,7 @@ class ServerSession:
         self._pending: dict[int, c.Command] = {}
         self._owned: set[str] = set()
         self._uploads: dict[Hashable, Assembly] = {}
+        self._assembling_bytes = 0
         self._ending: e.ConnectionClosed | None = None
         self._end: e.ConnectionClosed | None = None
         self._finished = False
@@ -55,7 +56,8 @@ class ServerSession:
 
     def receive_message(self, payload: bytes | str) -> None:
         """Take one whole message as it came. Only buffers; never raises."""
-        self._inbox.append(payload)
+        if not self._finished:
+            self._inbox.append(payload)
 
     def receive_end(self, closed: e.ConnectionClosed) -> None:
         """Note that the connection is over, and how. What was received before is told first."""
@@ -76,13 +78,15 @@ class ServerSession:
                 return self._events.popleft()
             if self._end is not None:
                 raise error_for(self._end)
-            if self._ending is not None and (self._finished or not self._inbox):
+            if self._finished or not self._inbox or self._authentication in _UNDECIDED:
+                if self._ending is None:
+                    return e.NEED_DATA
+                # No verdict can be given any more, and without one nothing behind it is heard.
                 self._end = self._ending
+                self._inbox.clear()
                 self._pending.clear()
                 self._uploads.clear()
                 return self._ending
-            if self._finished or not self._inbox or self._authentication in _UNDECIDED:
-                return e.NEED_DATA
             self._receive(self._inbox.popleft())
 
     def message_to_send(self) -> Parts | None:
@@ -99,7 +103,9 @@ class ServerSession:
         """Answer a request with what settles it; a client of this library gets an equal event.
 
         Raises `LocalProtocolError` if no such request is pending, or the outcome does not fit it.
+        After the end this, `emit` and `notify` raise what the end means.
         """
+        self._check_end()
         request_id = outcome.request_id
         command = self._pending.get(request_id)
         if command is None:
@@ -116,6 +122,10 @@ class ServerSession:
             case _:
                 pass
 
+    def forget(self, request_id: int) -> None:
+        """Leave a request without an answer, as real servers do with a query they do not know."""
+        self._pending.pop(request_id, None)
+
     def emit(self, event: e.InstanceEvent) -> None:
         """Send what an instance says to the client it is attached to.
 
@@ -123,8 +133,15 @@ class ServerSession:
         terminal event the instance is no longer the client's. Raises `LocalProtocolError` if the
         instance is not attached to this connection.
         """
+        self._check_end()
         if event.instance_id not in self._owned:
             raise LocalProtocolError(f"instance {event.instance_id} is not attached here")
+        kind = bytes if event.event is e.Event.Blob else str
+        if not isinstance(event.data, kind):
+            raise LocalProtocolError(
+                f"the data of a {event.event.name} must be {kind.__name__}, "
+                f"not {type(event.data).__name__}"
+            )
         if isinstance(event.data, bytes):
             content_hash = c.hash_of(event.data)
             unit = self._dialect.capabilities.chunk_bytes
@@ -141,6 +158,7 @@ class ServerSession:
 
     def notify(self, text: str) -> None:
         """Send a notice for the whole connection."""
+        self._check_end()
         self._put((self._dialect.encode_notice(text),))
 
     # ----------------------------------------------------------------------------------------- look
@@ -184,6 +202,8 @@ class ServerSession:
                     self._events.append(message)
             case e.Request(request_id=request_id, command=command):
                 self._request(request_id, command)
+            case _:
+                assert_never(message)
 
     def _ends_here(self, message: e.Request | UploadChunk | Unknown) -> bool:
         """Follow the table; true where a server ends the session without a word."""
@@ -196,8 +216,7 @@ class ServerSession:
             return False
         state = next_state(SERVER_AUTHENTICATION, self._authentication, happened)
         if state is None:
-            # A signature that nobody asked for is dropped like any other message out of place.
-            return self._authentication is not ServerAuthenticationState.ACCEPTED
+            return True
         self._authentication = state
         return False
 
@@ -238,6 +257,8 @@ class ServerSession:
         assembly = self._uploads.pop(slot, None)
         if assembly is None:
             assembly = Assembly(chunk.hash, chunk.total)
+        else:
+            self._assembling_bytes -= assembly.cost
         problem = self._add(assembly, chunk)
         if problem is not None:
             self._refuse(chunk, self._dialect.describe(problem))
@@ -245,17 +266,25 @@ class ServerSession:
             self._request(chunk.request_id, _upload(chunk, assembly.hash, assembly.content()))
         else:
             self._uploads[slot] = assembly
+            self._assembling_bytes += assembly.cost
 
     def _add(self, assembly: Assembly, chunk: UploadChunk) -> ChunkProblem | None:
         limit = self._dialect.capabilities.chunk_bytes
         if len(chunk.data) > limit:
             return ChunkProblem(ChunkFault.CHUNK_SIZE, limit, len(chunk.data))
+        together = self._assembling_bytes + assembly.cost + len(chunk.data)
+        if together > self._limits.assembling_bytes:
+            return ChunkProblem(ChunkFault.SIZE, self._limits.assembling_bytes, together)
         return assembly.add(chunk.position, chunk.total, chunk.data, self._limits.upload_bytes)
 
     def _refuse(self, chunk: UploadChunk, reason: str) -> None:
         command = _upload(chunk, chunk.hash, chunk.data)
         outcome = e.Failed(chunk.request_id, command, reason)
         self._put((self._dialect.encode_outcome(command, outcome),))
+
+    def _check_end(self) -> None:
+        if self._end is not None:
+            raise error_for(self._end)
 
     def _put(self, parts: Parts) -> None:
         self.unsent_bytes += _length(parts)
@@ -276,4 +305,5 @@ def _upload(chunk: UploadChunk, content_hash: str, data: bytes) -> c.UploadComma
 
 
 def _length(parts: Parts) -> int:
-    return sum(memoryview(part).nbytes for part in parts)
+    # Not `nbytes`: what is put together here is bytes, and views of bytes.
+    return sum(map(len, parts))
