@@ -1,0 +1,98 @@
+"""What nobody reads makes nobody else wait for ever, and is not lost."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+
+from pie_anyio import Event, Instance, Limits, PieClient, RequestTimeout
+from tests.anyio.world import SOON, connected, launch, world
+
+pytestmark = pytest.mark.anyio
+
+PIECE = 64 * 1024
+PIECES = 1600  # 100 MiB
+SMALL = Limits(request_grace=0.2)
+
+
+async def flooded(client: PieClient, pieces: int = PIECES) -> Instance:
+    """An instance with so much to say that reading is paused, once nobody reads it."""
+    instance = await launch(client, "flood", [str(pieces)])
+    with anyio.fail_after(SOON):
+        while not client.statistics().reading_paused:
+            await anyio.lowlevel.checkpoint()
+    return instance
+
+
+async def test_a_ping_behind_unread_output_names_the_instance_and_nothing_is_lost() -> None:
+    async with world(SMALL) as (_, client):
+        instance = await flooded(client)
+        with pytest.raises(RequestTimeout, match=instance.id):
+            await client.ping()
+        await read_all(instance)
+        await client.ping()
+
+
+async def read_all(instance: Instance, pieces: int = PIECES) -> None:
+    """Read to the end, and see that every byte came, once and in order."""
+    length = 0
+    rest = ""
+    number = 0
+    async for event, data in instance:
+        if event is Event.Completed:
+            break
+        assert event is Event.Stdout
+        rest += str(data)
+        length += len(data)
+        while len(rest) >= PIECE:
+            assert rest[:16] == f"{number:016}"
+            rest = rest[PIECE:]
+            number += 1
+    assert (number, rest, length) == (pieces, "", pieces * PIECE)
+
+
+async def test_terminate_works_at_once_and_keeps_the_end() -> None:
+    async with world() as (_, client):
+        instance = await flooded(client)
+        await instance.terminate()
+        assert await instance.recv() == (Event.Aborted, "Signal termination")
+        await client.ping()
+
+
+async def test_discarding_works_at_once() -> None:
+    async with world() as (_, client):
+        instance = await flooded(client)
+        instance.discard()
+        await client.ping()
+
+
+async def test_leaving_the_instances_block_works_at_once() -> None:
+    async with world() as (_, client):
+        async with await flooded(client):
+            pass
+        await client.ping()
+
+
+async def test_closing_works_at_once() -> None:
+    async with world() as (server, _), connected(server) as client:
+        await flooded(client)
+        with anyio.fail_after(4):
+            await client.aclose()
+
+
+async def test_cancelling_a_request_behind_unread_output_leaves_the_connection_right() -> None:
+    async with world() as (_, client):
+        instance = await flooded(client, 600)
+        with anyio.move_on_after(0.05):
+            await client.ping()
+        await read_all(instance, 600)
+        await client.ping()
+        assert client.statistics().late_answers == 1
+
+
+async def test_a_connection_that_reads_nothing_holds_up_no_other() -> None:
+    async with world() as (server, client):
+        await flooded(client)
+        async with connected(server) as other:
+            instance = await launch(other, "hello")
+            assert await instance.result() == "done"

@@ -1,0 +1,76 @@
+"""The connection is lost: everyone who waits is told who and why, after what had been received."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from pie_anyio import ConnectionLost, Event
+from pie_proto import Closer
+from tests.anyio.world import connected, launch, other_process
+from tests.programs import component
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_every_waiter_ends_with_who_and_why() -> None:
+    errors: dict[str, ConnectionLost] = {}
+
+    async def expect_loss(what: str, call: Callable[[], Awaitable[object]]) -> None:
+        with pytest.raises(ConnectionLost) as caught:
+            await call()
+        errors[what] = caught.value
+
+    async with other_process() as server, connected(server) as client:
+        program_hash = await client.upload_program(component("echo"))
+        receiving, iterating, waiting = [
+            await client.launch_instance(program_hash) for _ in range(3)
+        ]
+
+        async def iterate() -> None:
+            async for _ in iterating:
+                pass
+
+        async def upload() -> None:
+            await receiving.upload_blob(bytes(200_000_000))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(expect_loss, "recv", receiving.recv)
+            tasks.start_soon(expect_loss, "async for", iterate)
+            tasks.start_soon(expect_loss, "result", waiting.result)
+            tasks.start_soon(expect_loss, "request", lambda: client.query("unknown", ""))
+            tasks.start_soon(expect_loss, "upload", upload)
+            await anyio.wait_all_tasks_blocked()
+            await server.kill()
+        await expect_loss("afterwards", client.ping)
+    assert sorted(errors) == sorted(
+        ["recv", "async for", "result", "request", "upload", "afterwards"]
+    )
+    assert len({id(error) for error in errors.values()}) == len(errors)
+    for error in errors.values():
+        assert error.by is not Closer.LOCAL
+        assert "the other side" in str(error) or "the network" in str(error)
+
+
+async def test_events_already_received_are_delivered_first() -> None:
+    async with other_process() as server, connected(server) as client:
+        instance = await launch(client, "echo")
+        for number in range(20):
+            await instance.send(str(number))
+        while client.statistics().unread_bytes < 20 * 100:
+            await anyio.lowlevel.checkpoint()
+        await client.ping()
+        await server.kill()
+        with pytest.raises(ConnectionLost):
+            await client.ping()
+        for number in range(20):
+            assert await instance.recv() == (Event.Message, f"echo: {number}")
+        with pytest.raises(ConnectionLost):
+            await instance.recv()
+        with pytest.raises(ConnectionLost):
+            instance.recv_nowait()
+        with pytest.raises(ConnectionLost):
+            await instance.send("x")
