@@ -6,7 +6,7 @@ import ipaddress
 import logging
 import os
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Final, Self, cast
 
 import anyio
 from anyio import to_thread
-from anyio.abc import SocketAttribute, SocketListener, TaskGroup, TaskStatus
+from anyio.abc import ByteStream, SocketAttribute, SocketListener, TaskStatus
+from anyio.streams.buffered import BufferedByteStream
+from anyio.streams.stapled import StapledObjectStream
 
 from pie_anyio.server.connection import Connection
 from pie_anyio.server.home import Home
@@ -119,6 +121,7 @@ class Server:
         self._leave: anyio.Event | None = None
         self._home: Home | None = None
         self._parted = anyio.Event()
+        self._admit: Callable[[ByteStream], None] | None = None
 
     def __repr__(self) -> str:
         return f"<Server {self.url if self._address else 'not entered'}>"
@@ -133,6 +136,17 @@ class Server:
     def port(self) -> int:
         """The port that the server listens on."""
         return self._entered()[1]
+
+    async def connect(self) -> ByteStream:
+        """A new connection to this server in memory, without a socket.
+
+        For tests and embedding: ``PieClient(server.url, connect=server.connect)``.
+        """
+        self._entered()
+        assert self._admit is not None  # noqa: S101 - set before the address
+        ours, theirs = _stream_pair()
+        self._admit(ours)
+        return theirs
 
     def _entered(self) -> tuple[str, int]:
         if self._address is None:
@@ -183,9 +197,14 @@ class Server:
                 program_error=ProgramError,
             )
             async with anyio.create_task_group() as tasks:
+
+                def admit(stream: ByteStream) -> None:
+                    tasks.start_soon(self._serve, Connection(stream, premises, self._limits))
+
+                self._admit = admit
                 try:
                     for listener in listeners:
-                        tasks.start_soon(self._accept, listener, premises, tasks)
+                        tasks.start_soon(self._accept, listener, admit)
                     task_status.started()
                     assert self._leave is not None  # noqa: S101
                     await self._leave.wait()
@@ -232,8 +251,7 @@ class Server:
     async def _accept(
         self,
         listener: SocketListener,
-        premises: Premises,
-        tasks: TaskGroup,
+        admit: Callable[[ByteStream], None],
     ) -> None:
         while True:
             try:
@@ -244,7 +262,7 @@ class Server:
                 _log.exception("a connection could not be accepted")
                 await anyio.sleep(_ACCEPT_PAUSE_S)
                 continue
-            tasks.start_soon(self._serve, Connection(stream, premises, self._limits))
+            admit(stream)
 
     async def _serve(self, connection: Connection) -> None:
         self._connections.add(connection)
@@ -263,6 +281,16 @@ class Server:
         if self._connections:
             with anyio.move_on_after(_PARTING_S):
                 await self._parted.wait()
+
+
+def _stream_pair() -> tuple[ByteStream, ByteStream]:
+    """Two byte streams, each the other end of the other; what is sent waits to be received."""
+    a_to_b_send, a_to_b_receive = anyio.create_memory_object_stream[bytes]()
+    b_to_a_send, b_to_a_receive = anyio.create_memory_object_stream[bytes]()
+    return (
+        BufferedByteStream(StapledObjectStream(a_to_b_send, b_to_a_receive)),
+        BufferedByteStream(StapledObjectStream(b_to_a_send, a_to_b_receive)),
+    )
 
 
 def _connectable(host: str) -> str:

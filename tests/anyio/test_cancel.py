@@ -10,7 +10,7 @@ import pytest
 
 from pie_anyio import ConnectionLost, Event, PieClient, UploadFailed
 from pie_proto import hash_of
-from tests.anyio.world import connected, launch, read_until, world
+from tests.anyio.world import World, connected, launch, read_until
 from tests.programs import component
 
 pytestmark = pytest.mark.anyio
@@ -41,7 +41,9 @@ async def check(client: PieClient) -> None:
 
 
 @pytest.mark.parametrize("after", [0, 1, 1_000_000, 2_999_999])
-async def test_an_upload_of_a_program_cancelled_half_way_leaves_the_slot_free(after: int) -> None:
+async def test_an_upload_of_a_program_cancelled_half_way_leaves_the_slot_free(
+    after: int, world: World
+) -> None:
     async with world() as (_, client):
         for _ in range(3):
             with anyio.CancelScope() as scope:
@@ -51,7 +53,9 @@ async def test_an_upload_of_a_program_cancelled_half_way_leaves_the_slot_free(af
 
 
 @pytest.mark.parametrize("after", [0, 1, 1_000_000])
-async def test_an_upload_of_a_blob_cancelled_half_way_can_be_done_again(after: int) -> None:
+async def test_an_upload_of_a_blob_cancelled_half_way_can_be_done_again(
+    after: int, world: World
+) -> None:
     blob = bytes(1_500_000)
     async with world() as (_, client):
         instance = await launch(client, "echo_blob")
@@ -65,7 +69,9 @@ async def test_an_upload_of_a_blob_cancelled_half_way_can_be_done_again(after: i
         await check(client)
 
 
-async def test_a_blob_for_an_instance_that_ended_half_way_can_be_sent_to_another() -> None:
+async def test_a_blob_for_an_instance_that_ended_half_way_can_be_sent_to_another(
+    world: World,
+) -> None:
     blob = bytes(1_900_000)
     async with world() as (_, client):
         first = await launch(client, "echo_blob")
@@ -84,7 +90,7 @@ async def test_a_blob_for_an_instance_that_ended_half_way_can_be_sent_to_another
         assert back == blob
 
 
-async def test_a_cancelled_recv_loses_no_event() -> None:
+async def test_a_cancelled_recv_loses_no_event(world: World) -> None:
     async with world() as (_, client):
         instance = await launch(client, "echo")
         got: list[object] = []
@@ -107,7 +113,7 @@ async def test_a_cancelled_recv_loses_no_event() -> None:
 
 
 @pytest.mark.parametrize("steps", range(0, 12, 2))
-async def test_a_cancelled_launch_leaves_no_instance_attached(steps: int) -> None:
+async def test_a_cancelled_launch_leaves_no_instance_attached(world: World, steps: int) -> None:
     async with world() as (_, client):
         program_hash = await client.upload_program(component("echo"))
 
@@ -127,7 +133,7 @@ async def test_a_cancelled_launch_leaves_no_instance_attached(steps: int) -> Non
                 await anyio.lowlevel.checkpoint()
 
 
-async def test_a_cancelled_detached_launch_leaves_the_instance_to_itself() -> None:
+async def test_a_cancelled_detached_launch_leaves_the_instance_to_itself(world: World) -> None:
     async with world() as (_, client):
         program_hash = await client.upload_program(component("echo"))
         async with anyio.create_task_group() as tasks:
@@ -138,7 +144,7 @@ async def test_a_cancelled_detached_launch_leaves_the_instance_to_itself() -> No
 
 
 @pytest.mark.parametrize("steps", range(0, 8, 2))
-async def test_a_cancelled_request_is_answered_to_nobody(steps: int) -> None:
+async def test_a_cancelled_request_is_answered_to_nobody(world: World, steps: int) -> None:
     async with world() as (_, client):
         async with anyio.create_task_group() as tasks:
             for _ in range(10):
@@ -150,7 +156,7 @@ async def test_a_cancelled_request_is_answered_to_nobody(steps: int) -> None:
         await check(client)
 
 
-async def test_a_cancelled_authentication_closes_the_connection() -> None:
+async def test_a_cancelled_authentication_closes_the_connection(world: World) -> None:
     async with world() as (server, _), PieClient(server.url) as client:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(client.authenticate, "ada")
@@ -160,7 +166,7 @@ async def test_a_cancelled_authentication_closes_the_connection() -> None:
             await client.ping()
 
 
-async def test_a_cancelled_close_closes_all_the_same() -> None:
+async def test_a_cancelled_close_closes_all_the_same(world: World) -> None:
     async with world() as (server, _), connected(server) as client:
         instance = await launch(client, "echo")
         with anyio.CancelScope() as scope:
@@ -174,7 +180,7 @@ async def test_a_cancelled_close_closes_all_the_same() -> None:
             await instance.recv()
 
 
-async def test_a_cancelled_send_sends_nothing() -> None:
+async def test_a_cancelled_send_sends_nothing(world: World) -> None:
     async with world() as (_, client):
         instance = await launch(client, "echo")
         with anyio.CancelScope() as scope:

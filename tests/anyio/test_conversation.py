@@ -17,7 +17,7 @@ from pie_anyio import (
     UploadFailed,
 )
 from pie_proto import hash_of
-from tests.anyio.world import SOON, connected, launch, read_until, text_of, world
+from tests.anyio.world import SOON, World, connected, launch, read_until, text_of
 from tests.programs import component
 
 pytestmark = pytest.mark.anyio
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.anyio
 KIB = 1024
 
 
-async def test_a_program_is_uploaded_launched_and_streamed_to_its_end() -> None:
+async def test_a_program_is_uploaded_launched_and_streamed_to_its_end(world: World) -> None:
     async with world() as (_, client):
         program_hash = await client.upload_program(component("hello"))
         assert program_hash == hash_of(component("hello"))
@@ -36,7 +36,7 @@ async def test_a_program_is_uploaded_launched_and_streamed_to_its_end() -> None:
     assert events[-1] == (Event.Completed, "done")
 
 
-async def test_arguments_reach_the_program() -> None:
+async def test_arguments_reach_the_program(world: World) -> None:
     async with world() as (_, client):
         instance = await launch(client, "arguments", ["--prompt", "Grüße, 世界", ""])
         events = [pair async for pair in instance]
@@ -44,7 +44,7 @@ async def test_arguments_reach_the_program() -> None:
     assert events[-1] == (Event.Completed, "--prompt")
 
 
-async def test_messages_go_both_ways_in_order() -> None:
+async def test_messages_go_both_ways_in_order(world: World) -> None:
     async with world() as (_, client):
         instance = await launch(client, "echo")
         for number in range(200):
@@ -57,7 +57,7 @@ async def test_messages_go_both_ways_in_order() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 256 * KIB - 1, 256 * KIB, 256 * KIB + 1, 1_500_000])
-async def test_a_blob_comes_back_as_it_went(size: int) -> None:
+async def test_a_blob_comes_back_as_it_went(size: int, world: World) -> None:
     blob = bytes(i % 251 for i in range(size))
     async with world() as (_, client):
         instance = await launch(client, "echo_blob")
@@ -66,14 +66,14 @@ async def test_a_blob_comes_back_as_it_went(size: int) -> None:
     assert back == blob
 
 
-async def test_result_is_what_the_program_returned() -> None:
+async def test_result_is_what_the_program_returned(world: World) -> None:
     async with world() as (_, client):
         instance = await launch(client, "hello")
         assert await instance.result() == "done"
         assert await instance.result() == "done"
 
 
-async def test_result_of_a_program_that_failed_is_an_exception_that_says_how() -> None:
+async def test_result_of_a_program_that_failed_is_an_exception_that_says_how(world: World) -> None:
     async with world() as (_, client):
         instance = await launch(client, "error")
         with pytest.raises(InstanceFailed) as caught:
@@ -82,7 +82,7 @@ async def test_result_of_a_program_that_failed_is_an_exception_that_says_how() -
     assert str(caught.value.data) in str(caught.value)
 
 
-async def test_a_trap_is_an_exception_behind_what_was_printed() -> None:
+async def test_a_trap_is_an_exception_behind_what_was_printed(world: World) -> None:
     async with world() as (_, client):
         instance = await launch(client, "trap")
         events = [pair async for pair in instance]
@@ -92,20 +92,20 @@ async def test_a_trap_is_an_exception_behind_what_was_printed() -> None:
 
 
 @pytest.mark.parametrize("program", ["loop", "sleep", "echo"])
-async def test_terminate_ends_a_program_whatever_it_does(program: str) -> None:
+async def test_terminate_ends_a_program_whatever_it_does(program: str, world: World) -> None:
     async with world() as (_, client):
         instance = await launch(client, program)
         await instance.terminate()
         assert [pair async for pair in instance][-1] == (Event.Aborted, "Signal termination")
 
 
-async def test_terminate_refuses_what_is_no_instance_id() -> None:
+async def test_terminate_refuses_what_is_no_instance_id(world: World) -> None:
     async with world() as (_, client):
         with pytest.raises(TerminateFailed, match="Malformed instance ID"):
             await client.terminate_instance("not an id")
 
 
-async def test_a_detached_instance_is_claimed_by_another_client() -> None:
+async def test_a_detached_instance_is_claimed_by_another_client(world: World) -> None:
     async with world() as (server, client):
         launched = await launch(client, "arguments", ["kept", "for later"], detached=True)
         await client.aclose()
@@ -119,7 +119,7 @@ async def test_a_detached_instance_is_claimed_by_another_client() -> None:
                 await other.attach_instance(launched.id)
 
 
-async def test_an_attached_instance_outlives_its_connection() -> None:
+async def test_an_attached_instance_outlives_its_connection(world: World) -> None:
     async with world() as (server, client):
         launched = await launch(client, "echo")
         await client.aclose()
@@ -130,7 +130,7 @@ async def test_an_attached_instance_outlives_its_connection() -> None:
             assert answer == "echo: still there?"
 
 
-async def test_an_instance_is_attached_to_one_client_at_a_time() -> None:
+async def test_an_instance_is_attached_to_one_client_at_a_time(world: World) -> None:
     async with world() as (server, client):
         instance = await launch(client, "echo")
         async with connected(server) as other:
@@ -138,7 +138,7 @@ async def test_an_instance_is_attached_to_one_client_at_a_time() -> None:
                 await other.attach_instance(instance.id)
 
 
-async def test_a_detached_instance_cannot_be_read_or_spoken_to() -> None:
+async def test_a_detached_instance_cannot_be_read_or_spoken_to(world: World) -> None:
     async with world() as (_, client):
         instance = await launch(client, "echo", detached=True)
         assert instance.detached
@@ -154,7 +154,7 @@ async def test_a_detached_instance_cannot_be_read_or_spoken_to() -> None:
             await anext(instance)
 
 
-async def test_an_ended_instance_cannot_be_read_or_spoken_to() -> None:
+async def test_an_ended_instance_cannot_be_read_or_spoken_to(world: World) -> None:
     async with world() as (_, client):
         instance = await launch(client, "hello")
         assert await instance.result() == "done"
@@ -167,7 +167,7 @@ async def test_an_ended_instance_cannot_be_read_or_spoken_to() -> None:
             instance.recv_nowait()
 
 
-async def test_recv_nowait_gives_what_is_there_and_never_waits() -> None:
+async def test_recv_nowait_gives_what_is_there_and_never_waits(world: World) -> None:
     async with world() as (_, client):
         instance = await launch(client, "echo")
         with pytest.raises(anyio.WouldBlock):
@@ -178,7 +178,7 @@ async def test_recv_nowait_gives_what_is_there_and_never_waits() -> None:
             instance.recv_nowait()
 
 
-async def test_two_tasks_cannot_read_one_instance() -> None:
+async def test_two_tasks_cannot_read_one_instance(world: World) -> None:
     async with world() as (_, client):
         instance = await launch(client, "echo")
         async with anyio.create_task_group() as tasks:
@@ -189,7 +189,7 @@ async def test_two_tasks_cannot_read_one_instance() -> None:
             await instance.send("go on")
 
 
-async def test_leaving_an_instance_drops_its_events_and_leaves_it_running() -> None:
+async def test_leaving_an_instance_drops_its_events_and_leaves_it_running(world: World) -> None:
     async with world() as (_, client):
         async with await launch(client, "echo") as instance:
             await instance.send("nobody reads the answer")
@@ -199,7 +199,7 @@ async def test_leaving_an_instance_drops_its_events_and_leaves_it_running() -> N
 
 
 async def test_a_program_is_launched_from_the_registry(
-    tmp_path_factory: pytest.TempPathFactory,
+    world: World, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     registry = tmp_path_factory.mktemp("registry")
     (registry / "greeter.wasm").write_bytes(component("hello"))
@@ -210,7 +210,7 @@ async def test_a_program_is_launched_from_the_registry(
             await client.launch_instance_from_registry("nobody")
 
 
-async def test_program_exists_tells_whether_it_was_uploaded() -> None:
+async def test_program_exists_tells_whether_it_was_uploaded(world: World) -> None:
     async with world() as (_, client):
         program = component("hello")
         assert not await client.program_exists(hash_of(program))
@@ -219,7 +219,7 @@ async def test_program_exists_tells_whether_it_was_uploaded() -> None:
         assert not await client.program_exists("no hash at all")
 
 
-async def test_a_program_that_was_never_uploaded_cannot_be_launched() -> None:
+async def test_a_program_that_was_never_uploaded_cannot_be_launched(world: World) -> None:
     async with world() as (_, client):
         with pytest.raises(LaunchFailed) as caught:
             await client.launch_instance("invalid_hash")
@@ -228,24 +228,24 @@ async def test_a_program_that_was_never_uploaded_cannot_be_launched() -> None:
         await client.ping()
 
 
-async def test_what_is_no_program_is_refused() -> None:
+async def test_what_is_no_program_is_refused(world: World) -> None:
     async with world() as (_, client):
         with pytest.raises(UploadFailed):
             await client.upload_program(b"this is no component")
 
 
-async def test_one_string_is_no_list_of_arguments() -> None:
+async def test_one_string_is_no_list_of_arguments(world: World) -> None:
     async with world() as (_, client):
         with pytest.raises(LocalProtocolError, match="list of strings"):
             await client.launch_instance("0" * 64, "--prompt")
 
 
-async def test_a_query_is_answered() -> None:
+async def test_a_query_is_answered(world: World) -> None:
     async with world() as (_, client):
         assert (await client.query("model_status", "")).startswith("{")
 
 
-async def test_nothing_can_be_asked_before_authentication() -> None:
+async def test_nothing_can_be_asked_before_authentication(world: World) -> None:
     async with world() as (server, _), PieClient(server.url) as client:
         calls = [
             client.ping,
@@ -265,7 +265,7 @@ async def test_nothing_can_be_asked_before_authentication() -> None:
         await client.ping()
 
 
-async def test_progress_is_told_from_nothing_to_all() -> None:
+async def test_progress_is_told_from_nothing_to_all(world: World) -> None:
     told: list[tuple[int, int]] = []
     blob = bytes(1_000_000)
     async with world() as (_, client):
@@ -276,7 +276,7 @@ async def test_progress_is_told_from_nothing_to_all() -> None:
     assert told == sorted(told)
 
 
-async def test_an_exception_in_the_progress_callback_is_the_callers() -> None:
+async def test_an_exception_in_the_progress_callback_is_the_callers(world: World) -> None:
     class Enough(Exception):
         pass
 
@@ -291,7 +291,9 @@ async def test_an_exception_in_the_progress_callback_is_the_callers() -> None:
         assert await instance.result() == "done"
 
 
-async def test_a_program_is_uploaded_from_a_file(tmp_path_factory: pytest.TempPathFactory) -> None:
+async def test_a_program_is_uploaded_from_a_file(
+    world: World, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     path = tmp_path_factory.mktemp("programs") / "hello.wasm"
     path.write_bytes(component("hello"))
     async with world() as (_, client):
@@ -300,7 +302,7 @@ async def test_a_program_is_uploaded_from_a_file(tmp_path_factory: pytest.TempPa
 
 
 async def test_a_file_that_shrinks_meanwhile_ends_the_upload_and_no_other(
-    tmp_path_factory: pytest.TempPathFactory,
+    world: World, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path = tmp_path_factory.mktemp("programs") / "shrinking.bin"
     path.write_bytes(bytes(4_000_000))
@@ -318,7 +320,7 @@ async def test_a_file_that_shrinks_meanwhile_ends_the_upload_and_no_other(
         assert back == b"whole"
 
 
-async def test_fifty_tasks_share_one_connection() -> None:
+async def test_fifty_tasks_share_one_connection(world: World) -> None:
     programs = [component("hello"), component("arguments")]
     blobs = [bytes([number]) * 400_000 for number in range(3)]
     finished: list[int] = []
@@ -344,7 +346,7 @@ async def test_fifty_tasks_share_one_connection() -> None:
     assert sorted(finished) == list(range(50))
 
 
-async def test_a_client_connects_once() -> None:
+async def test_a_client_connects_once(world: World) -> None:
     async with world() as (server, _):
         client = PieClient(server.url)
         async with client:
@@ -354,7 +356,7 @@ async def test_a_client_connects_once() -> None:
                 pass
 
 
-async def test_a_client_that_is_not_connected_says_so() -> None:
+async def test_a_client_that_is_not_connected_says_so(world: World) -> None:
     client = PieClient("ws://127.0.0.1:1")
     with pytest.raises(LocalProtocolError, match="not connected"):
         await client.ping()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
-from typing import Any
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Protocol
 
 import anyio
 import anyio.abc
@@ -14,7 +14,16 @@ from pie_anyio import Event, Instance, Limits, PieClient
 from pie_anyio.server import Server, serve
 from tests.programs import component
 
-__all__ = ["SOON", "connected", "launch", "other_process", "read_until", "text_of", "world"]
+__all__ = [
+    "SOON",
+    "World",
+    "connected",
+    "launch",
+    "other_process",
+    "read_until",
+    "text_of",
+    "world",
+]
 
 SOON = 10
 """How long anything that must happen may take, in seconds: long enough for a busy machine."""
@@ -62,14 +71,24 @@ async def connected(server: Server | OtherProcess, **options: Any) -> AsyncItera
 
 @asynccontextmanager
 async def world(
-    limits: Limits | None = None, **server_options: Any
+    limits: Limits | None = None, *, in_memory: bool = False, **server_options: Any
 ) -> AsyncIterator[tuple[Server, PieClient]]:
-    """A server and a client of it; all of it bounded in time."""
+    """A server and a client of it, by TCP or in memory; all of it bounded in time."""
     with anyio.fail_after(2 * SOON):
         async with serve(**server_options) as server:
-            options = {} if limits is None else {"limits": limits}
+            options: dict[str, Any] = {} if limits is None else {"limits": limits}
+            if in_memory:
+                options["connect"] = server.connect
             async with connected(server, **options) as client:
                 yield server, client
+
+
+class World(Protocol):
+    """What `world` is, whatever carries it."""
+
+    def __call__(
+        self, limits: Limits | None = None, **server_options: Any
+    ) -> AbstractAsyncContextManager[tuple[Server, PieClient]]: ...
 
 
 async def launch(
