@@ -186,7 +186,7 @@ class Server:
             )
             await stack.enter_async_context(multi)
             listeners = cast("Sequence[SocketListener]", multi.listeners)
-            address = listeners[0].extra(SocketAttribute.local_address)  # noqa: S610 - not SQL
+            address = listeners[0].extra(SocketAttribute.local_address)
             self._address = (_connectable(str(address[0])), int(address[1]))
             instances = Instances(partial(Execution, runner))
             premises = Premises(
