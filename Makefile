@@ -41,13 +41,15 @@ check: $(VENV)/.dev ## check format, style and types, and that the drawn docs ar
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/mypy
 	$(BIN)/python docs/draw_states.py --check
+	$(BIN)/python docs/draw_limits.py --check
 
 format: $(VENV)/.dev ## put code into its form
 	$(BIN)/ruff check --fix-only $(CODE)
 	$(BIN)/ruff format $(CODE)
 
-docs: $(VENV)/.dev ## draw docs/states.md from the transition tables
+docs: $(VENV)/.dev ## draw docs/states.md and docs/limits.md from the code
 	$(BIN)/python docs/draw_states.py
+	$(BIN)/python docs/draw_limits.py
 
 coverage: $(VENV)/.dev ## measure branch coverage
 	$(BIN)/coverage erase

@@ -1,0 +1,145 @@
+"""Draws docs/limits.md from the data classes that hold the bounds, and from their docstrings.
+
+Without arguments it writes the page; with ``--check`` it fails if the page is out of date.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import sys
+from pathlib import Path
+from typing import cast
+
+from pie_anyio.server import SERVER_LIMITS, RunnerLimits
+from pie_proto import DEFAULT_LIMITS
+from pie_proto.dialects.instance import INSTANCE
+
+PAGE = Path(__file__).with_name("limits.md")
+
+INTRODUCTION = """\
+# Limits
+
+Drawn by `make docs` from the data classes named here. Do not edit by hand. Sizes are in bytes,
+times in seconds.
+
+Nothing that a peer only announces is allocated before it arrives. What is over a bound either
+waits, or ends in an error that says so ([errors.md](errors.md)).
+"""
+
+LIMITS = """\
+## Limits
+
+`pie_proto.Limits`, the bounds of one conversation, for a client and for a server. Pass your own:
+`PieClient(uri, limits=Limits(request_grace=30.0))`; `serve(limits=…)`;
+`ClientConnection(…, limits=…)`. Bounds that contradict each other are a `ValueError`.
+"""
+
+RUNNER_LIMITS = """\
+## RunnerLimits
+
+`pie_anyio.server.RunnerLimits`: what one instance may take on the
+[embedded server](embedded-server.md). Pass your own with `serve(runner_limits=…)`.
+"""
+
+CAPABILITIES = """\
+## What the server takes
+
+`Capabilities` of a dialect: facts about a family of servers, not settings. Content is cut to the
+first; what is over the others is refused with `LocalProtocolError`, and nothing is sent.
+"""
+
+KIB, MIB, TIB = 1 << 10, 1 << 20, 1 << 40
+
+
+def reasons(kind: type) -> dict[str, str]:
+    """What stands below the fields of a data class, each on one line, by the field's name."""
+    found: dict[str, str] = {}
+    name: str | None = None
+    for item in cast("ast.ClassDef", ast.parse(inspect.getsource(kind)).body[0]).body:
+        match item:
+            case ast.AnnAssign(target=ast.Name(id=name)):
+                found[name] = ""
+            case ast.Expr(value=ast.Constant(value=str() as text)) if name is not None:
+                found[name] = " ".join(text.split()).replace("``", "`").replace("|", "\\|")
+                name = None
+            case _:
+                name = None
+    return found
+
+
+def shown(name: str, value: object) -> str:
+    """A value as people write it."""
+    if value is None:
+        return "off"
+    if isinstance(value, int) and name.endswith("_bytes") and value < TIB:
+        for unit, word in ((MIB, "MiB"), (KIB, "KiB")):
+            if value >= unit and value % unit == 0:
+                return f"{value // unit:,} {word}"
+    if isinstance(value, float):
+        return f"{value:g} s"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def table(kind: type, values: object) -> str:
+    """The fields of a data class: name, value, reason. Every field must give its reason."""
+    rows = ["| name | default | why |", "|---|---|---|"]
+    for name, reason in reasons(kind).items():
+        if not reason:
+            raise SystemExit(f"{kind.__name__}.{name} has no docstring")
+        rows.append(f"| `{name}` | {shown(name, getattr(values, name))} | {reason} |")
+    return "\n".join(rows)
+
+
+def server_differences() -> str:
+    """In what the embedded server's limits differ from the defaults."""
+    changed = [
+        f"`{name}` is {shown(name, getattr(SERVER_LIMITS, name))}"
+        for name in reasons(type(SERVER_LIMITS))
+        if getattr(SERVER_LIMITS, name) != getattr(DEFAULT_LIMITS, name)
+    ]
+    return (
+        "The embedded server has the same, `SERVER_LIMITS`, but "
+        + ", ".join(changed)
+        + ": a client whose user does not read is slow, not dead."
+    )
+
+
+def capabilities() -> str:
+    """What the servers of each dialect take."""
+    values = INSTANCE.capabilities
+    rows = [f"| name | `{values.name}`: servers {values.servers} | what |", "|---|---|---|"]
+    for name, reason in reasons(type(values)).items():
+        if isinstance(getattr(values, name), int):
+            rows.append(f"| `{name}` | {shown(name, getattr(values, name))} | {reason} |")
+    return "\n".join(rows)
+
+
+def page() -> str:
+    """The whole page."""
+    parts = [
+        INTRODUCTION,
+        LIMITS,
+        table(type(DEFAULT_LIMITS), DEFAULT_LIMITS),
+        server_differences(),
+        RUNNER_LIMITS,
+        table(RunnerLimits, RunnerLimits()),
+        CAPABILITIES,
+        capabilities(),
+    ]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def main(arguments: list[str]) -> int:
+    """Write or check the page."""
+    if arguments == ["--check"]:
+        if PAGE.read_text(encoding="utf-8") != page():
+            print(f"{PAGE.name} is not what the code says: run `make docs`", file=sys.stderr)
+            return 1
+        return 0
+    PAGE.write_text(page(), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
