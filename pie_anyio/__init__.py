@@ -6,6 +6,7 @@ from pie_anyio.keys import KeyFileWarning, ParsedPrivateKey
 from pie_proto import (
     AttachFailed,
     AuthenticationError,
+    Closer,
     ConnectFailed,
     ConnectionLost,
     Event,
@@ -22,6 +23,7 @@ from pie_proto import (
     RequestFailed,
     RequestTimeout,
     Signer,
+    Statistics,
     TerminateFailed,
     UploadFailed,
 )
@@ -29,6 +31,7 @@ from pie_proto import (
 __all__ = [
     "AttachFailed",
     "AuthenticationError",
+    "Closer",
     "ConnectFailed",
     "ConnectionLost",
     "Event",
@@ -49,6 +52,7 @@ __all__ = [
     "RequestFailed",
     "RequestTimeout",
     "Signer",
+    "Statistics",
     "TerminateFailed",
     "UploadFailed",
 ]

@@ -69,6 +69,7 @@ class PieClient:
         self._driver: Driver | None = None
         self._holder: Holder | None = None
         self._used = False
+        self._username: str | None = None
 
     # ------------------------------------------------------------------------------------ lifetime
 
@@ -102,6 +103,7 @@ class PieClient:
         if self._used:
             raise LocalProtocolError("a PieClient connects once: make a new one")
         self._used = True
+        started = anyio.current_time()
         with anyio.move_on_after(self._limits.handshake_timeout) as scope:
             stream = await self._connect_stream()
         if scope.cancelled_caught:
@@ -110,7 +112,7 @@ class PieClient:
         connection = ClientConnection(
             self._address.host_header,
             self._address.target,
-            now=anyio.current_time(),
+            now=started,
             limits=self._limits,
         )
         driver = self._driver = Driver(stream, connection)
@@ -143,6 +145,7 @@ class PieClient:
         """
         driver = self._driver
         if driver is None:
+            await anyio.lowlevel.checkpoint()
             return
         try:
             driver.close()
@@ -175,15 +178,33 @@ class PieClient:
         Any `Signer` will do: a key, an agent, a smart card. One that blocks is called in a worker
         thread. Raises `AuthenticationError` if the server does not accept the user, or wants a
         proof and there is no key. After a refusal, a cancellation or a failing signer the
-        connection is of no more use, and is closed.
+        connection is of no more use, and is closed. A connection has one user: to authenticate it
+        again as the same does nothing, as another is an `AuthenticationError`.
         """
+        if private_key is not None and not isinstance(private_key, Signer):
+            raise LocalProtocolError(
+                f"private_key must have a method sign(challenge): {type(private_key).__name__}"
+            )
         outcome = await self._request(c.Identify(username))
         if isinstance(outcome, e.ChallengeReceived):
-            await self._answer_challenge(username, private_key, outcome.challenge)
+            outcome = await self._answer_challenge(username, private_key, outcome.challenge)
+        self._note_user(outcome, username)
+
+    def _note_user(self, outcome: e.Outcome, username: str | None) -> None:
+        already = isinstance(outcome, e.Authenticated) and (
+            outcome.method is e.Authentication.ALREADY
+        )
+        if already and self._username != username:
+            user = "with a token" if self._username is None else f"as {self._username!r}"
+            raise AuthenticationError(
+                f"this connection has been authenticated {user}: open another one",
+                reason="already authenticated",
+            )
+        self._username = username
 
     async def _answer_challenge(
         self, username: str, signer: Signer | None, challenge: bytes
-    ) -> None:
+    ) -> e.Outcome:
         try:
             if signer is None:
                 raise AuthenticationError(
@@ -191,7 +212,7 @@ class PieClient:
                     "pass private_key= to authenticate()",
                     reason="a private key is wanted",
                 )
-            await self._request(c.AnswerChallenge(await _sign(signer, challenge)))
+            return await self._request(c.AnswerChallenge(await _sign(signer, challenge)))
         except BaseException:
             # Nothing but the answer to this challenge may be sent now, and there is none.
             self._connected().close()
@@ -202,7 +223,7 @@ class PieClient:
 
         Raises `AuthenticationError`. Cancelled, it closes the connection.
         """
-        await self._request(c.AuthenticateWithToken(token))
+        self._note_user(await self._request(c.AuthenticateWithToken(token)), None)
 
     # ------------------------------------------------------------------------------------- programs
 
@@ -318,8 +339,8 @@ class PieClient:
 
 
 def _arguments(args: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(args, str):
-        raise LocalProtocolError(f"args is a list of strings, not one string: [{args!r}]")
+    if isinstance(args, str) or not isinstance(args, Sequence):
+        raise LocalProtocolError(f"args must be a list of strings, not {args!r}")
     return tuple(args)
 
 

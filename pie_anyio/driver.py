@@ -18,7 +18,7 @@ from pie_anyio.sources import Content, SourceChanged
 from pie_anyio.transport import describe
 from pie_proto import NEED_DATA, ClientConnection, ConnectionState, TransportAction, error_for
 from pie_proto import events as e
-from pie_proto.commands import Command, UploadCommand
+from pie_proto.commands import Command, TerminateInstance, UploadCommand
 from pie_proto.errors import ConnectFailed, ConnectionLost, PieError, UploadFailed
 from pie_proto.transfers import ChunkWanted
 
@@ -220,8 +220,7 @@ class Driver:
         while self.closed is None and (event := connection.next_event()) is not NEED_DATA:
             match event:
                 case e.InstanceReadable(instance_id):
-                    if (reader := self._readers.pop(instance_id, None)) is not None:
-                        reader.set()
+                    self.wake(instance_id)
                 case e.Connected():
                     self.opened.set()
                 case e.ConnectionClosed():
@@ -303,6 +302,11 @@ class Driver:
             reader = self._readers[instance_id] = anyio.Event()
         await reader.wait()
 
+    def wake(self, instance_id: str) -> None:
+        """Let whoever waits for an instance's events look again."""
+        if (reader := self._readers.pop(instance_id, None)) is not None:
+            reader.set()
+
     def submit(self, command: Command) -> int | None:
         """Give a command to the core; raises what it raises."""
         if self.closed is not None:
@@ -341,7 +345,9 @@ class Driver:
         far it has come. Raises what the outcome means if it is no success, and whatever ``read`` or
         ``progress`` raise. Cancelled, or after such an exception, the command is cancelled too.
         """
-        await self.room()
+        # What makes room is not to wait for room.
+        if not isinstance(command, TerminateInstance):
+            await self.room()
         request_id = self.submit(command)
         if request_id is None:
             raise AssertionError(f"{type(command).__name__} is not answered")

@@ -25,6 +25,8 @@ __all__ = ["Instance"]
 # without being what a busy stream spends its time on.
 _EVENTS_PER_CHECKPOINT = 64
 
+_OVER = frozenset({InstanceState.TERMINATING, InstanceState.ENDED, InstanceState.UNATTACHED})
+
 
 class Instance:
     """A program that runs on the server.
@@ -142,7 +144,10 @@ class Instance:
 
     def _ended(self) -> InstanceEnded:
         if self._end is None:
-            return InstanceEnded(f"instance {self._id} has ended", event=None)
+            return InstanceEnded(
+                f"instance {self._id} has ended or is being terminated; how, recv() tells",
+                event=None,
+            )
         event, data = self._terminal()
         return InstanceEnded(
             f"instance {self._id} has ended: {event.name}" + (f": {data}" if data else ""),
@@ -200,8 +205,7 @@ class Instance:
                 "that can be spoken to"
             )
         state = self._driver.connection.instance_state(self._id)
-        over = state is InstanceState.ENDED or state is InstanceState.UNATTACHED
-        if over and self._driver.closed is None and not self._left:
+        if state in _OVER and self._driver.closed is None and not self._left:
             raise self._ended()
 
     # -------------------------------------------------------------------------------------- ending
@@ -214,9 +218,14 @@ class Instance:
         await self._driver.request(c.TerminateInstance(self._id))
 
     def discard(self) -> None:
-        """Drop what is unread and all that the instance still says. It runs on."""
+        """Drop what is unread and all that the instance still says. It runs on.
+
+        To the server it stays attached to this connection, so nobody can attach it before the
+        connection or the instance has ended. A `recv` that is waiting raises `LocalProtocolError`.
+        """
         self._left = True
         self._driver.connection.discard(self._id)
+        self._driver.wake(self._id)
         self._driver.touched()
 
     async def __aenter__(self) -> Self:
@@ -229,3 +238,4 @@ class Instance:
         traceback: TracebackType | None,
     ) -> None:
         self.discard()
+        await anyio.lowlevel.cancel_shielded_checkpoint()

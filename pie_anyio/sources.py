@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import TypeAlias
@@ -10,6 +11,7 @@ import anyio.to_thread
 from blake3 import blake3
 
 from pie_proto.commands import Buffer, hash_of
+from pie_proto.errors import LocalProtocolError
 
 __all__ = ["Content", "FileSource", "SourceChanged", "UploadContent", "open_content"]
 
@@ -51,6 +53,9 @@ class FileSource:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        # Opening a pipe would wait for somebody to write to it.
+        if not path.is_dir() and path.exists() and not path.is_file():
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
         self._file = path.open("rb", buffering=0)
         self._stamp = self._stat()
 
@@ -102,10 +107,12 @@ class FileSource:
 async def open_content(content: UploadContent) -> Content:
     """Take stock of what is to be uploaded: hash it, in a worker thread unless it is small.
 
-    Bytes are not copied. Raises `OSError` for a file that cannot be read, `TypeError` for what is
-    neither bytes nor a path.
+    Bytes are not copied. Raises `OSError` for a file that cannot be read, `LocalProtocolError` for
+    what is neither bytes nor a path.
     """
     if isinstance(content, bytes | bytearray | memoryview):
+        if not memoryview(content).c_contiguous:
+            raise LocalProtocolError("a memoryview that is uploaded must be contiguous")
         size = memoryview(content).nbytes
         if size > _HASH_IN_THREAD:
             digest = await anyio.to_thread.run_sync(hash_of, content)
@@ -113,7 +120,7 @@ async def open_content(content: UploadContent) -> Content:
             digest = hash_of(content)
         return Content(size, digest, content, None)
     if not isinstance(content, str | os.PathLike):
-        raise TypeError(f"bytes or a path is wanted, not {type(content).__name__}")
+        raise LocalProtocolError(f"bytes or a path is wanted, not {type(content).__name__}")
     source = await anyio.to_thread.run_sync(FileSource, Path(content))
     try:
         digest = await anyio.to_thread.run_sync(source.hash)

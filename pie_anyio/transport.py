@@ -46,6 +46,11 @@ class ServerAddress:
             raise ValueError("a server URI takes no user name or password: call authenticate()")
         if not parts.hostname:
             raise ValueError(f"the server URI has no host: {uri!r}")
+        if not uri.isascii() or not uri.isprintable() or " " in uri:
+            raise ValueError(
+                f"a server URI has ASCII characters only, without spaces: {uri!r}. Write names in "
+                "Punycode, and paths with percent signs"
+            )
         if parts.fragment:
             raise ValueError(f"a server URI has no #fragment: {uri!r}")
         try:

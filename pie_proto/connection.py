@@ -177,6 +177,7 @@ class ClientConnection:
         self._now = now
         paused = self._session.reading_paused
         self._session.abandon(outcome, now)
+        self._let_go(now)
         self._note_resumed(paused=paused)
 
     def discard(self, instance_id: str) -> None:

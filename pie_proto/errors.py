@@ -102,7 +102,11 @@ class QueryFailed(RequestFailed):
 
 
 class InstanceEnded(PieError):
-    """The instance is over: ``event`` and ``data`` say how it ended."""
+    """The instance is over. ``event`` and ``data`` say how it ended, once that was read.
+
+    Before, ``event`` is ``None``: the instance is known to have ended, or is being terminated, and
+    its terminal event is still to be read.
+    """
 
     def __init__(self, message: str, *, event: Event | None, data: str | bytes = "") -> None:
         super().__init__(message)
@@ -182,9 +186,9 @@ def error_for(
 
 
 def _closed(event: ConnectionClosed) -> PieError | ConnectFailed | ConnectionLost:
-    if event.violation is not None:
-        return RemoteProtocolError(event.violation, close_code=event.code or 1002)
     if not event.opened:
+        if event.violation is not None:
+            return ConnectFailed(f"no WebSocket was opened: {event.violation}")
         if event.status is not None:
             said = f": {event.body}" if event.body else ""
             return ConnectFailed(
@@ -194,6 +198,8 @@ def _closed(event: ConnectionClosed) -> PieError | ConnectFailed | ConnectionLos
             )
         why = event.reason or "the connection ended before the WebSocket was open"
         return ConnectFailed(f"no WebSocket was opened: {why}")
+    if event.violation is not None:
+        return RemoteProtocolError(event.violation, close_code=event.code or 1002)
     detail = ", ".join(
         part
         for part in (

@@ -66,7 +66,7 @@ class Signer(Protocol):
     """Anything that can answer a challenge: a key, an agent, a smart card, a KMS.
 
     ``sign`` gets the raw bytes of the challenge (1 to 64 of them) and gives the raw signature over
-    them, in the form that the server verifies for the type of the key (PROTOCOL.md,
+    them, in the form that the server verifies for the type of the key (docs/protocol.md,
     "Authentication", step 4):
 
     - Ed25519: 64 bytes;

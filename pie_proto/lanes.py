@@ -30,13 +30,15 @@ _READ_AHEAD = 4
 class _Slot:
     """The server's room for one upload at a time, and who waits for it."""
 
-    __slots__ = ("holder", "leftover", "waiting")
+    __slots__ = ("cleared_for", "holder", "leftover", "waiting")
 
     def __init__(self) -> None:
         self.holder: Upload | None = None
         self.waiting: deque[Upload] = deque()
         self.leftover: Upload | None = None
         """A refused upload whose chunks the server may still keep in this slot."""
+        self.cleared_for: Upload | None = None
+        """The upload for which it was told to drop them; that holds once its first chunk leaves."""
 
 
 class Outbox:
@@ -80,20 +82,7 @@ class Outbox:
 
     def _occupy(self, slot: _Slot, upload: Upload) -> None:
         slot.holder = upload
-        if (leftover := slot.leftover) is not None:
-            # An index past the end fits no upload that is under way, so the server drops it. It is
-            # for the new instance, since the old one is gone, and has the old request's id, so that
-            # the answer is a late one to that.
-            slot.leftover = None
-            self._put_abort(leftover, leftover.total, upload.command)
         self._active.append(upload)
-
-    def _put_abort(self, upload: Upload, index: int, command: UploadCommand | None = None) -> None:
-        self.put(
-            self._dialect.chunk(
-                command or upload.command, upload.request_id, index, upload.total, 0
-            )
-        )
 
     # ------------------------------------------------------------------------------------ going out
 
@@ -108,6 +97,11 @@ class Outbox:
             if not upload.ready:
                 self._active.append(upload)
                 continue
+            if upload.state is TransferState.QUEUED:
+                clearing = self._clear_slot(upload)
+                if clearing is not None:
+                    self._active.appendleft(upload)
+                    return (clearing,)
             index, data = upload.take()
             if upload.state is TransferState.SENT:
                 self._handed_out(upload)
@@ -118,6 +112,24 @@ class Outbox:
             )
             return (head, data)
         return None
+
+    def _clear_slot(self, upload: Upload) -> bytes | None:
+        """The chunk that must go before the first one of ``upload``, if the slot is not empty."""
+        slot = self._slots[self._dialect.slot(upload.command)]
+        leftover = slot.leftover
+        if leftover is None:
+            return None
+        if slot.cleared_for is upload:
+            slot.leftover = slot.cleared_for = None
+            return None
+        # An index past the end fits no upload that is under way, so the server drops it. It goes to
+        # the instance of what follows: if that is gone, too, what follows is refused and left over
+        # in its turn. It has the old request's id, so that the answer is a late one to that.
+        slot.cleared_for = upload
+        return self._abort_chunk(leftover, leftover.total, upload.command)
+
+    def _abort_chunk(self, upload: Upload, index: int, command: UploadCommand) -> bytes:
+        return self._dialect.chunk(command, upload.request_id, index, upload.total, 0)
 
     def chunks_wanted(self) -> tuple[ChunkWanted, ...]:
         """The chunks that are about to be sent and are not at hand, in turn."""
@@ -138,7 +150,7 @@ class Outbox:
         upload.happened(TransferInput.CANCEL)
         if upload.state is TransferState.ABORTING:
             self._active.remove(upload)
-            self._put_abort(upload, index + 1)
+            self.put(self._abort_chunk(upload, index + 1, upload.command))
             self._advance(upload)
             if not self._dialect.slot_needs_answer(upload.command):
                 upload.happened(TransferInput.ABORT_CHUNK)

@@ -66,7 +66,7 @@ class Limits:
     """How long a request may wait behind unread events of an instance before it fails."""
 
     handshake_timeout: float = 30.0
-    """How long the server may take to answer the opening handshake."""
+    """How long opening a connection may take, from the first packet to the answered handshake."""
 
     close_timeout: float = 5.0
     """How long the peer may take to end the connection once it was asked to."""

@@ -73,6 +73,7 @@ class Link:
         self._last_received = now
         # Bytes to hand out until a keepalive ping that is queued has surely left.
         self._ping_due: int | None = None
+        self._last_taken = now
         self._pinged_at: float | None = None
         self._closing_since = now
         self._close_code = 1000
@@ -202,6 +203,8 @@ class Link:
             while websocket.unsent_bytes < max_bytes and (parts := source()) is not None:
                 websocket.send_message(*parts)
         data = websocket.data_to_send(max_bytes)
+        if data:
+            self._last_taken = self._now
         if self._ping_due is not None:
             self._ping_due -= len(data)
             if self._ping_due <= 0 or not websocket.has_data_to_send:
@@ -220,12 +223,12 @@ class Link:
             case ConnectionState.CLOSING:
                 return self._closing_since + limits.close_timeout
             case ConnectionState.OPEN:
-                if (
-                    limits.keepalive_interval is None
-                    or reading_paused
-                    or self._ping_due is not None
-                ):
+                if limits.keepalive_interval is None or reading_paused:
                     return None
+                if self._ping_due is not None:
+                    # The ping waits behind a frame that is being sent: while the transport takes
+                    # bytes, the peer is alive.
+                    return max(self._last_taken, self._last_received) + limits.keepalive_timeout
                 if self._pinged_at is not None:
                     return self._pinged_at + limits.keepalive_timeout
                 return self._last_received + limits.keepalive_interval
@@ -259,12 +262,15 @@ class Link:
             case ConnectionState.CLOSED:
                 self._aborted = True
             case ConnectionState.OPEN:
-                if self._pinged_at is None:
+                seconds = f"{self._limits.keepalive_timeout:g} s"
+                if self._ping_due is not None:
+                    self._give_up(f"no byte came, and none could be sent, for {seconds}")
+                elif self._pinged_at is not None:
+                    self._give_up(f"no byte came for {seconds} after a keepalive ping")
+                else:
                     self.websocket.send_ping()
                     self._ping_due = self.websocket.unsent_bytes
-                else:
-                    seconds = f"{self._limits.keepalive_timeout:g} s"
-                    self._give_up(f"no byte came for {seconds} after a keepalive ping")
+                    self._last_taken = self._now
             case _:
                 assert_never(self.state)
 

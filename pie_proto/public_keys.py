@@ -24,7 +24,7 @@ __all__ = ["RSA_MAX_BITS", "RSA_MIN_BITS", "PublicKey", "parse_authorized_keys"]
 
 RSA_MIN_BITS: Final = 2048
 RSA_MAX_BITS: Final = 8192
-"""The RSA keys that a Pie server takes; it refuses shorter and longer ones (PROTOCOL.md)."""
+"""The RSA keys that a Pie server takes; it refuses shorter and longer ones (docs/protocol.md)."""
 
 # From here to the class: shared with pie_proto.keys, and no part of the public API.
 
@@ -85,7 +85,7 @@ def pem(label: str, body: str) -> bytes:
 
 
 def scheme(key_type: str) -> tuple[Any, ...]:
-    """What `cryptography` wants beside the data to sign or verify: PROTOCOL.md, step 4."""
+    """What `cryptography` wants beside the data to sign or verify: docs/protocol.md, step 4."""
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import ec, padding
 

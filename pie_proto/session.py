@@ -262,12 +262,15 @@ class ClientSession:
     def abandon(self, outcome: e.Outcome, now: float) -> None:
         """Undo an outcome that was told but reached nobody, because its waiter was cancelled.
 
-        An instance launched attached is terminated, an attached one discarded.
+        An instance launched attached is terminated, an attached one discarded. A challenge closes
+        the connection: nothing but its answer may be sent now, and nobody has it.
         """
         self._see(now)
         if self._closing or self._end is not None:
             return
         match outcome:
+            case e.ChallengeReceived():
+                self.close(now)
             case e.Launched(instance_id=instance_id, detached=False):
                 self._put(c.TerminateInstance(instance_id), self._next_id)
                 self._next_id += 1

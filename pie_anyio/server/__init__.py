@@ -15,5 +15,6 @@ while authentication is off. Like it: a query about an unknown subject is never 
 """
 
 from pie_anyio.server.listener import SERVER_LIMITS, Server, serve
+from pie_anyio.server.runner_limits import RunnerLimits
 
-__all__ = ["SERVER_LIMITS", "Server", "serve"]
+__all__ = ["SERVER_LIMITS", "RunnerLimits", "Server", "serve"]

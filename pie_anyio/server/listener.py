@@ -23,12 +23,13 @@ from pie_anyio.server.connection import Connection
 from pie_anyio.server.home import Home
 from pie_anyio.server.instances import Instances
 from pie_anyio.server.requests import Premises
+from pie_anyio.server.runner_limits import RunnerLimits
 from pie_anyio.server.store import ProgramStore, Registry
 from pie_anyio.server.users import Users
 from pie_proto.limits import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:
-    from pie_anyio.server.runner import Runner, RunnerLimits
+    from pie_anyio.server.runner import Runner
 
 __all__ = ["SERVER_LIMITS", "Server", "serve"]
 

@@ -49,7 +49,8 @@ def unpack_map(payload: bytes) -> Mapping[str, object]:
         message = msgpack.unpackb(payload, raw=False, strict_map_key=True)
     except Exception as exc:  # msgpack raises what it likes: ValueError, TypeError, …
         raise RemoteProtocolError(
-            f"a message of {len(payload)} bytes is not MessagePack: {type(exc).__name__}: {exc}",
+            f"a message of {len(payload)} bytes is not MessagePack: "
+            f"{str(exc).strip() or type(exc).__name__}",
             close_code=1007,
         ) from exc
     if not isinstance(message, dict) or not all(type(key) is str for key in message):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import anyio
 import pytest
 
@@ -198,6 +200,30 @@ async def test_leaving_an_instance_drops_its_events_and_leaves_it_running(world:
         assert [info.id for info in await client.list_instances()] == [instance.id]
 
 
+async def test_a_reader_is_woken_when_another_task_discards_the_instance(world: World) -> None:
+    async with world() as (_, client):
+        instance = await launch(client, "echo")
+        async with anyio.create_task_group() as tasks:
+
+            async def read() -> None:
+                with pytest.raises(LocalProtocolError, match="discarded"):
+                    await instance.recv()
+
+            tasks.start_soon(read)
+            await anyio.wait_all_tasks_blocked()
+            instance.discard()
+
+
+async def test_an_instance_that_is_being_terminated_is_not_spoken_to(world: World) -> None:
+    async with world() as (_, client):
+        instance = await launch(client, "echo")
+        await instance.terminate()
+        with pytest.raises(InstanceEnded):
+            await instance.send("hello")
+        with pytest.raises(InstanceEnded):
+            await instance.upload_blob(b"hello")
+
+
 async def test_a_program_is_launched_from_the_registry(
     world: World, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -236,8 +262,9 @@ async def test_what_is_no_program_is_refused(world: World) -> None:
 
 async def test_one_string_is_no_list_of_arguments(world: World) -> None:
     async with world() as (_, client):
-        with pytest.raises(LocalProtocolError, match="list of strings"):
-            await client.launch_instance("0" * 64, "--prompt")
+        for args in ("--prompt", None, 3):
+            with pytest.raises(LocalProtocolError, match="list of strings"):
+                await client.launch_instance("0" * 64, args)  # type: ignore[arg-type]
 
 
 async def test_a_query_is_answered(world: World) -> None:
@@ -299,6 +326,21 @@ async def test_a_program_is_uploaded_from_a_file(
     async with world() as (_, client):
         for given in (path, str(path)):
             assert await client.upload_program(given) == hash_of(component("hello"))
+
+
+async def test_what_is_no_file_is_not_uploaded(
+    world: World, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("programs")
+    os.mkfifo(folder / "pipe")
+    async with world() as (_, client):
+        for path in (folder, folder / "pipe", folder / "missing"):
+            with pytest.raises(OSError, match=path.name):
+                await client.upload_program(path)
+        with pytest.raises(LocalProtocolError, match="contiguous"):
+            await client.upload_program(memoryview(bytes(100))[::2])
+        with pytest.raises(LocalProtocolError, match="bytes or a path"):
+            await client.upload_program(17)  # type: ignore[arg-type]
 
 
 async def test_a_file_that_shrinks_meanwhile_ends_the_upload_and_no_other(

@@ -230,6 +230,47 @@ async def test_a_web_server_that_is_no_pie_server_is_shown() -> None:
     assert "nothing here" in caught.value.body
 
 
+@pytest.mark.parametrize("greeting", [b"SSH-2.0-OpenSSH_9.2\r\n", b"\x15\x03\x03\x00\x02\x02\x46"])
+async def test_a_server_of_another_kind_is_a_connection_that_failed(greeting: bytes) -> None:
+    async def answer(stream: anyio.abc.SocketStream) -> None:
+        async with stream:
+            await stream.receive()
+            await stream.send(greeting)
+
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    port = listener.extra(anyio.abc.SocketAttribute.local_port)
+    with anyio.fail_after(SOON):
+        async with listener, anyio.create_task_group() as tasks:
+            tasks.start_soon(listener.serve, answer)
+            with pytest.raises(ConnectFailed, match=f"ws://127.0.0.1:{port}"):
+                async with PieClient(f"ws://127.0.0.1:{port}"):
+                    pass
+            tasks.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("uri", "told"),
+    [
+        ("http://127.0.0.1:8080", "ws://"),
+        ("127.0.0.1:8080", "ws://"),
+        ("", "ws://"),
+        ("ws://", "no host"),
+        ("ws://:8080", "no host"),
+        ("ws://127.0.0.1:port", "no valid port"),
+        ("ws://127.0.0.1:99999", "no valid port"),
+        ("ws://ada:secret@127.0.0.1", "authenticate"),
+        ("ws://127.0.0.1/#there", "#fragment"),
+        ("ws://127.0.0.1/ü", "ASCII"),
+        ("ws://127.0.0.1/a b", "ASCII"),
+        ("ws://127.0.0.1/\r\nHost: x", "ASCII"),
+    ],
+)
+async def test_an_odd_uri_is_refused_in_words(uri: str, told: str) -> None:
+    with pytest.raises(ValueError, match=told) as caught:
+        PieClient(uri)
+    assert "secret" not in str(caught.value)
+
+
 # ------------------------------------------------------------------------ nothing is left behind
 
 

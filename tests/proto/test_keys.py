@@ -149,7 +149,7 @@ def line_of(key) -> str:
 
 
 def verified_independently(key: PrivateKey, signature: bytes) -> bool:
-    """By `cryptography` alone, with what PROTOCOL.md says written out."""
+    """By `cryptography` alone, with what docs/protocol.md says written out."""
     public = key.public_key()
     try:
         if isinstance(public, ed25519.Ed25519PublicKey):

@@ -25,8 +25,8 @@ from pie_anyio.server.runner import (
     Program,
     ProgramError,
     Runner,
-    RunnerLimits,
 )
+from pie_anyio.server.runner_limits import RunnerLimits
 from pie_anyio.server.values import ResourceTypes, UnknownType, lift_for
 from pie_proto.events import Event
 from tests.programs import component, text

@@ -1,0 +1,37 @@
+"""What one running program may take of the server: every bound by name, without wasmtime."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["RunnerLimits"]
+
+_MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunnerLimits:
+    """What one instance may take, unless said otherwise. Over it, it ends as ServerError.
+
+    One exception: a program that asks for more memory *while it runs* is refused it, as the
+    WebAssembly instruction has it, and most end by a trap then: that is an Exception.
+    """
+
+    memory_bytes: int = 1024 * _MIB
+    """For each linear memory. A Python program takes some 100 MiB."""
+    memories: int = 16
+    """Linear memories, ``memory_bytes`` each; most programs have one."""
+    table_elements: int = 1_000_000
+    """For each table, 8 bytes each. A large program has some 20,000."""
+    tables: int = 64
+    """Tables, ``table_elements`` each; most programs have one or two."""
+    instances: int = 1000
+    """Core instances inside one component. A Python program has some 50."""
+    call_bytes: int = 2 * _MIB
+    """Bytes of one ``list<u8>`` from the program: so much can it send as one blob. Wasmtime itself
+    refuses more than 2,796,202 in one call, whatever is said here."""
+    held_bytes: int = 256 * _MIB
+    """Blobs, and messages not yet received, that the server keeps for an instance in its own
+    memory: as much as the largest upload of a real server."""
+    store_bytes: int = 64 * _MIB
+    """Characters in the key-value store, which all instances of a runner share."""
