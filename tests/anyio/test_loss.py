@@ -9,7 +9,7 @@ import anyio.lowlevel
 import pytest
 
 from pie_anyio import ConnectionLost, Event
-from pie_proto import Closer
+from pie_proto import DEFAULT_LIMITS, Closer
 from tests.anyio.world import connected, launch, other_process
 from tests.programs import component
 
@@ -60,7 +60,8 @@ async def test_events_already_received_are_delivered_first() -> None:
         instance = await launch(client, "echo")
         for number in range(20):
             await instance.send(str(number))
-        while client.statistics().unread_bytes < 20 * 100:
+        each = DEFAULT_LIMITS.event_cost_bytes + len("echo: 0")
+        while client.statistics().unread_bytes < 20 * each:
             await anyio.lowlevel.checkpoint()
         await client.ping()
         await server.kill()

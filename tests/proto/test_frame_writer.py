@@ -5,15 +5,6 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from websocket_wire import (
-    answer_101,
-    feed,
-    frame,
-    opened,
-    pair,
-    payload_of,
-    sent,
-)
 
 from pie_proto.errors import LocalProtocolError
 from pie_proto.websocket import (
@@ -22,6 +13,15 @@ from pie_proto.websocket import (
     PongReceived,
     Role,
     WebSocket,
+)
+from tests.proto.websocket_wire import (
+    answer_101,
+    feed,
+    frame,
+    opened,
+    pair,
+    payload_of,
+    sent,
 )
 
 

@@ -4,16 +4,6 @@ from __future__ import annotations
 
 import pytest
 import wsproto
-from websocket_wire import (
-    answer_101,
-    asking_client,
-    drain,
-    feed,
-    frame,
-    opened,
-    request_head,
-    sent,
-)
 from wsproto import events as ws
 
 from pie_proto.errors import (
@@ -27,6 +17,16 @@ from pie_proto.websocket import (
     HandshakeRequested,
     Role,
     WebSocket,
+)
+from tests.proto.websocket_wire import (
+    answer_101,
+    asking_client,
+    drain,
+    feed,
+    frame,
+    opened,
+    request_head,
+    sent,
 )
 
 

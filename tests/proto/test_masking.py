@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from types import ModuleType
 
 import pytest
-from websocket_wire import (
+
+from pie_proto import masking
+from tests.proto.websocket_wire import (
     KEY,
     payload_of,
 )
-
-from pie_proto import masking
 
 
 @pytest.fixture(autouse=True)

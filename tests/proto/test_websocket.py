@@ -8,7 +8,19 @@ import pytest
 import wsproto
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from websocket_wire import (
+from wsproto import events as ws
+
+from pie_proto.errors import RemoteProtocolError
+from pie_proto.limits import Limits
+from pie_proto.websocket import (
+    BinaryMessage,
+    HandshakeRequested,
+    PongReceived,
+    Role,
+    TextMessage,
+    WebSocket,
+)
+from tests.proto.websocket_wire import (
     SIZES,
     SMALL,
     answer_101,
@@ -21,18 +33,6 @@ from websocket_wire import (
     payload_of,
     request_head,
     sent,
-)
-from wsproto import events as ws
-
-from pie_proto.errors import RemoteProtocolError
-from pie_proto.limits import Limits
-from pie_proto.websocket import (
-    BinaryMessage,
-    HandshakeRequested,
-    PongReceived,
-    Role,
-    TextMessage,
-    WebSocket,
 )
 
 

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Iterator
 
 import anyio
 import pytest
-from server_peer import SECONDS
 
 from pie_anyio.server import Server, serve
+from tests.server.server_peer import SECONDS
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import anyio
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from server_peer import KEY, LINE, SECONDS, client, connected
 
 from pie_anyio.server import Server, serve
 from pie_proto import (
@@ -20,6 +19,7 @@ from pie_proto import (
     Pong,
 )
 from pie_proto.public_keys import PublicKey
+from tests.server.server_peer import KEY, LINE, SECONDS, client, connected
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("tidy")]
 

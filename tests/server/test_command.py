@@ -10,9 +10,9 @@ from pathlib import Path
 
 import anyio
 import pytest
-from server_peer import LINE, SECONDS
 
 from pie_anyio.server.__main__ import main
+from tests.server.server_peer import LINE, SECONDS
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("tidy")]
 

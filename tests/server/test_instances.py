@@ -5,7 +5,6 @@ from __future__ import annotations
 import uuid
 
 import pytest
-from server_peer import attach, client, streams
 
 from pie_anyio.server import Server, instances
 from pie_proto import (
@@ -20,6 +19,7 @@ from pie_proto import (
     TerminateInstance,
     error_for,
 )
+from tests.server.server_peer import attach, client, streams
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("tidy")]
 

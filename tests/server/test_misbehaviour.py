@@ -7,7 +7,6 @@ from dataclasses import replace
 import anyio
 import pytest
 from anyio.abc import SocketStream
-from server_peer import SECONDS, attach, client, connected
 
 from pie_anyio.server import SERVER_LIMITS, Server, serve
 from pie_proto import (
@@ -15,6 +14,7 @@ from pie_proto import (
     Ping,
     Pong,
 )
+from tests.server.server_peer import SECONDS, attach, client, connected
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("tidy")]
 

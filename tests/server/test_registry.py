@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from server_peer import client
 
 from pie_anyio.server import Server, serve
 from pie_proto import (
@@ -14,6 +13,7 @@ from pie_proto import (
     LaunchFromRegistry,
 )
 from tests.programs import component, text
+from tests.server.server_peer import client
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("tidy")]
 

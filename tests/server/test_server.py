@@ -10,7 +10,6 @@ from dataclasses import replace
 import anyio
 import pytest
 from anyio.abc import TaskStatus
-from server_peer import SECONDS, attach, client, streams
 
 from pie_anyio.server import SERVER_LIMITS, Server, serve
 from pie_anyio.server.runner import Program, Runner
@@ -35,6 +34,7 @@ from pie_proto import (
     hash_of,
 )
 from tests.programs import component
+from tests.server.server_peer import SECONDS, attach, client, streams
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("tidy")]
 
