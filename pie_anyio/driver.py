@@ -203,10 +203,21 @@ class Driver:
         self._note_cause(exc)
         self._write_failed = True
         self._resume.set()
+        self._end_tasks_if_over()
         self._reading.deadline = anyio.current_time() + _LAST_READ_SECONDS
 
     def _reason(self) -> str:
         return "" if self.cause is None else describe(self.cause)
+
+    def _end_tasks_if_over(self) -> None:
+        """The writer ends the tasks when all is sent; without it, or at once, it is done here."""
+        match self.connection.transport_action():
+            case TransportAction.ABORT:
+                self._scope.cancel()
+            case TransportAction.CLOSE if self._write_failed:
+                self._scope.cancel()
+            case _:
+                pass
 
     def _note_cause(self, exc: BaseException) -> None:
         if self.cause is None:
@@ -235,8 +246,7 @@ class Driver:
                         waiter.outcome = event
                         waiter.woken.set()
         self._paused = connection.reading_paused
-        if connection.transport_action() is TransportAction.ABORT:
-            self._scope.cancel()
+        self._end_tasks_if_over()
         self._to_write.set()
         self._arm()
 

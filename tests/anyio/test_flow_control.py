@@ -11,8 +11,10 @@ from tests.anyio.world import SOON, connected, launch, world
 pytestmark = pytest.mark.anyio
 
 PIECE = 64 * 1024
-PIECES = 1600  # 100 MiB
-SMALL = Limits(request_grace=0.2)
+PIECES = 1200  # 100 MiB
+IMPATIENT = Limits(request_grace=0.2)
+# As the default, but full sooner: for what does not depend on how much it is.
+NARROW = Limits(unread_bytes=1024 * 1024, unread_low_bytes=512 * 1024)
 
 
 async def flooded(client: PieClient, pieces: int = PIECES) -> Instance:
@@ -25,7 +27,7 @@ async def flooded(client: PieClient, pieces: int = PIECES) -> Instance:
 
 
 async def test_a_ping_behind_unread_output_names_the_instance_and_nothing_is_lost() -> None:
-    async with world(SMALL) as (_, client):
+    async with world(IMPATIENT) as (_, client):
         instance = await flooded(client)
         with pytest.raises(RequestTimeout, match=instance.id):
             await client.ping()
@@ -52,7 +54,7 @@ async def read_all(instance: Instance, pieces: int = PIECES) -> None:
 
 
 async def test_terminate_works_at_once_and_keeps_the_end() -> None:
-    async with world() as (_, client):
+    async with world(NARROW) as (_, client):
         instance = await flooded(client)
         await instance.terminate()
         assert await instance.recv() == (Event.Aborted, "Signal termination")
@@ -60,38 +62,38 @@ async def test_terminate_works_at_once_and_keeps_the_end() -> None:
 
 
 async def test_discarding_works_at_once() -> None:
-    async with world() as (_, client):
+    async with world(NARROW) as (_, client):
         instance = await flooded(client)
         instance.discard()
         await client.ping()
 
 
 async def test_leaving_the_instances_block_works_at_once() -> None:
-    async with world() as (_, client):
+    async with world(NARROW) as (_, client):
         async with await flooded(client):
             pass
         await client.ping()
 
 
 async def test_closing_works_at_once() -> None:
-    async with world() as (server, _), connected(server) as client:
+    async with world(NARROW) as (server, _), connected(server, limits=NARROW) as client:
         await flooded(client)
         with anyio.fail_after(4):
             await client.aclose()
 
 
 async def test_cancelling_a_request_behind_unread_output_leaves_the_connection_right() -> None:
-    async with world() as (_, client):
-        instance = await flooded(client, 600)
+    async with world(NARROW) as (_, client):
+        instance = await flooded(client, 200)
         with anyio.move_on_after(0.05):
             await client.ping()
-        await read_all(instance, 600)
+        await read_all(instance, 200)
         await client.ping()
         assert client.statistics().late_answers == 1
 
 
 async def test_a_connection_that_reads_nothing_holds_up_no_other() -> None:
-    async with world() as (server, client):
+    async with world(NARROW) as (server, client):
         await flooded(client)
         async with connected(server) as other:
             instance = await launch(other, "hello")

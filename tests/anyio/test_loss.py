@@ -35,8 +35,9 @@ async def test_every_waiter_ends_with_who_and_why() -> None:
                 pass
 
         async def upload() -> None:
-            await receiving.upload_blob(bytes(200_000_000))
+            await receiving.upload_blob(bytes(30_000_000))
 
+        server.stop()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(expect_loss, "recv", receiving.recv)
             tasks.start_soon(expect_loss, "async for", iterate)
@@ -53,6 +54,23 @@ async def test_every_waiter_ends_with_who_and_why() -> None:
     for error in errors.values():
         assert error.by is not Closer.LOCAL
         assert "the other side" in str(error) or "the network" in str(error)
+
+
+async def test_the_block_is_left_at_once_when_the_server_is_gone() -> None:
+    async with other_process() as server, connected(server) as client:
+        instance = await launch(client, "echo")
+        server.stop()
+        async with anyio.create_task_group() as tasks:
+
+            async def upload() -> None:
+                with pytest.raises(ConnectionLost):
+                    await instance.upload_blob(bytes(30_000_000))
+
+            tasks.start_soon(upload)
+            await anyio.wait_all_tasks_blocked()
+            await server.kill()
+        with anyio.fail_after(DEFAULT_LIMITS.close_timeout / 2):
+            await client.aclose()
 
 
 async def test_events_already_received_are_delivered_first() -> None:

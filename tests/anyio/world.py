@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -35,6 +36,10 @@ class OtherProcess:
     def __init__(self, process: anyio.abc.Process, url: str) -> None:
         self._process = process
         self.url = url
+
+    def stop(self) -> None:
+        """Stop it where it stands, so that it neither reads nor writes nor ends."""
+        self._process.send_signal(signal.SIGSTOP)
 
     async def kill(self) -> None:
         """Kill it, as the kernel does: it says nothing to anybody."""
