@@ -12,12 +12,20 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Hashable
 
-from pie_proto.commands import Buffer, UploadBlob, UploadCommand
+from pie_proto.commands import (
+    Buffer,
+    Command,
+    LaunchInstance,
+    SendMessage,
+    UploadBlob,
+    UploadCommand,
+    UploadProgram,
+)
 from pie_proto.dialects import Dialect
 from pie_proto.states import TransferInput, TransferState
 from pie_proto.transfers import ChunkWanted, Upload
 
-__all__ = ["Outbox", "Parts"]
+__all__ = ["Outbox", "Parts", "lane_of"]
 
 Parts = tuple[Buffer, ...]
 """One message, to be sent as the concatenation of its parts."""
@@ -64,8 +72,9 @@ class Outbox:
         else:
             held_up.append(message)
 
-    def put_upload(self, upload: Upload, lane: Hashable) -> None:
+    def put_upload(self, upload: Upload) -> None:
         """Accept an upload; it holds its lane up until its last chunk is handed out."""
+        lane = lane_of(upload.command)
         held_up = self._lanes.get(lane)
         if held_up is None:
             self._lanes[lane] = deque((upload,))
@@ -200,11 +209,11 @@ class Outbox:
             slot.waiting.remove(upload)
             self._advance(upload)
         else:
-            self._lanes[lane_of(upload)].remove(upload)
+            self._lanes[lane_of(upload.command)].remove(upload)
 
     def _advance(self, upload: Upload) -> None:
         """The upload at the head of its lane holds it up no longer."""
-        lane = self._lanes[lane_of(upload)]
+        lane = self._lanes[lane_of(upload.command)]
         lane.popleft()
         while lane:
             following = lane[0]
@@ -213,7 +222,7 @@ class Outbox:
                 return
             self._urgent.append(following)
             lane.popleft()
-        del self._lanes[lane_of(upload)]
+        del self._lanes[lane_of(upload.command)]
 
     def _free(self, upload: Upload) -> None:
         key = self._dialect.slot(upload.command)
@@ -225,9 +234,12 @@ class Outbox:
             del self._slots[key]
 
 
-def lane_of(upload: Upload) -> Hashable:
-    """The lane that an upload holds up."""
-    command = upload.command
-    if isinstance(command, UploadBlob):
-        return ("instance", command.instance_id)
-    return ("program", command.hash)
+def lane_of(command: Command) -> Hashable:
+    """What the order of ``command`` is kept with: its program, its instance, or nothing."""
+    match command:
+        case UploadProgram() | LaunchInstance():
+            return ("program", command.hash)
+        case UploadBlob() | SendMessage():
+            return ("instance", command.instance_id)
+        case _:
+            return None

@@ -42,8 +42,7 @@ class Mailboxes:
         self.assembling_bytes = 0
         self.paused = False
         self.dropped_events = 0
-        self.holding = False
-        """Whether events of unknown instances are held: a launch or an attach is unanswered."""
+        self._holding = False
         self.dropping = False
         """Whether whatever still comes is dropped: the connection is being closed."""
 
@@ -174,7 +173,7 @@ class Mailboxes:
     # ------------------------------------------------------- events that come before their instance
 
     def _hold(self, message: InstanceEvent | BlobChunk) -> None:
-        if not self.holding:
+        if not self._holding:
             self.dropped_events += 1
             return
         self._held_bytes += self._held_cost(message)
@@ -196,8 +195,16 @@ class Mailboxes:
             readable = self.deliver(message) or readable
         return readable
 
-    def drop_held(self) -> None:
-        """No launch or attach is unanswered any more: what is held belongs to nobody."""
+    def hold(self, *, wanted: bool) -> None:
+        """Hold events of unknown instances, or not: while a launch or an attach is unanswered.
+
+        With the last of these answered, what is still held belongs to nobody, and is dropped.
+        """
+        if self._holding and not wanted:
+            self._drop_held()
+        self._holding = wanted
+
+    def _drop_held(self) -> None:
         self.dropped_events += sum(map(len, self._held.values()))
         self._held.clear()
         self._held_bytes = 0
@@ -207,7 +214,7 @@ class Mailboxes:
         for box in self._boxes.values():
             box.blobs.clear()
         self.assembling_bytes = 0
-        self.drop_held()
+        self._drop_held()
 
     # ------------------------------------------------------------------------------------ going out
 

@@ -2,6 +2,8 @@
 
 `ClientSession` knows commands, answers, instances and uploads. It knows no byte of the wire (the
 dialect does), no WebSocket (`connection` does) and no clock: whoever drives it says the time.
+Unread events, the order of what leaves and the requests under way have modules of their own; what
+is left is the one place where they meet, so that what an answer means is done in one step.
 
 Feed it with `receive_message`, drain it with `next_event` and `message_to_send`, ask with `send`.
 """
@@ -9,7 +11,6 @@ Feed it with `receive_message`, drain it with `next_event` and `message_to_send`
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Literal, assert_never
 
@@ -18,10 +19,11 @@ from pie_proto import events as e
 from pie_proto.dialects import Dialect
 from pie_proto.dialects.instance import INSTANCE
 from pie_proto.errors import LocalProtocolError, RemoteProtocolError, error_for
-from pie_proto.lanes import Outbox, Parts
+from pie_proto.lanes import Outbox, Parts, lane_of
 from pie_proto.limits import DEFAULT_LIMITS, Limits
 from pie_proto.mailbox import Mailboxes
 from pie_proto.messages import Answer, BlobChunk, Notice, Unattributed, Unknown
+from pie_proto.requests import CHUNKS_TO_COME, Requests
 from pie_proto.states import (
     AUTHENTICATION,
     AuthenticationInput,
@@ -37,8 +39,6 @@ __all__ = ["ClientSession", "Statistics"]
 
 _COMMANDS = c.Command.__args__
 _AUTHENTICATING = (c.Identify, c.AnswerChallenge, c.AuthenticateWithToken)
-_OPENING = (c.LaunchInstance, c.LaunchFromRegistry, c.AttachInstance)
-_MAX_REQUEST_ID = 0xFFFF_FFFF
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,17 +57,6 @@ class Statistics:
     reading_paused: bool
 
 
-class _Pending:
-    """A request under way."""
-
-    __slots__ = ("command", "since", "upload")
-
-    def __init__(self, command: c.Command, since: float, upload: Upload | None) -> None:
-        self.command = command
-        self.since = since
-        self.upload = upload
-
-
 class ClientSession:
     """One conversation with a Pie server, in whole messages.
 
@@ -79,12 +68,7 @@ class ClientSession:
         self._dialect = dialect
         self._limits = limits
         self._authentication = AuthenticationState.UNAUTHENTICATED
-        self._pending: dict[int, _Pending] = {}
-        # Requests nobody waits for any more, whose late answers still mean something.
-        self._abandoned: dict[int, _Pending] = {}
-        # Launches and attaches that are unanswered, abandoned ones included.
-        self._opening: set[int] = set()
-        self._next_id = 1
+        self._requests = Requests()
         self._inbox: deque[bytes | str] = deque()
         self._events: deque[e.ClientEvent] = deque()
         self._mailboxes = Mailboxes(limits)
@@ -96,7 +80,6 @@ class ClientSession:
         self._closing = False
         self._ending: e.ConnectionClosed | None = None
         self._end: e.ConnectionClosed | None = None
-        self._late_answers = 0
         self._unknown_messages = 0
 
     # ----------------------------------------------------------------------------------------- feed
@@ -180,13 +163,13 @@ class ClientSession:
         ``data`` is let go of when the message made of it has been sent, or the upload is cancelled.
         Raises `LocalProtocolError` if no piece, or one of another length, is wanted.
         """
-        pending = self._pending.get(request_id)
-        if pending is None and 0 < request_id < self._next_id:
+        pending = self._requests.find(request_id)
+        if pending is None and 0 < request_id < self._requests.next_id:
             return
         upload = pending.upload if pending is not None else None
         if problem := c.buffer_problem(data):
             raise LocalProtocolError(f"a chunk {problem}")
-        if upload is None or upload.ready or upload.state not in _CHUNKS_TO_COME:
+        if upload is None or upload.ready or upload.state not in CHUNKS_TO_COME:
             raise LocalProtocolError(f"request {request_id} wants no chunk now")
         if memoryview(data).nbytes != upload.wanted.length:
             raise LocalProtocolError(
@@ -218,23 +201,20 @@ class ClientSession:
         if isinstance(command, c.SendMessage):
             self._put(command, 0)
             return None
-        request_id = self._next_id
         upload = None
         if isinstance(command, c.UploadCommand):
-            upload = Upload(request_id, command, self._dialect.capabilities.chunk_bytes)
+            unit = self._dialect.capabilities.chunk_bytes
+            upload = Upload(self._requests.next_id, command, unit)
             command = upload.command
-            self._outbox.put_upload(upload, _lane(command))
+            self._outbox.put_upload(upload)
         else:
-            self._put(command, request_id)
-        self._next_id += 1
+            self._put(command, self._requests.next_id)
         self._authentication = authentication
         if change is not None:
             self._mailboxes.happened(*change)
             self._update_pause()
-        self._pending[request_id] = _Pending(command, self._now, upload)
-        if isinstance(command, _OPENING):
-            self._opening.add(request_id)
-            self._mailboxes.holding = True
+        request_id = self._requests.add(command, upload, self._now)
+        self._mailboxes.hold(wanted=self._requests.opening)
         return request_id
 
     def cancel(self, request_id: int, now: float) -> None:
@@ -245,19 +225,19 @@ class ClientSession:
         authentication closes the connection, since its answer could no longer be told apart.
         """
         self._see(now)
-        pending = self._pending.pop(request_id, None)
+        pending = self._requests.give_up(request_id)
         if pending is None or self._closing:
             return
-        command, upload = pending.command, pending.upload
-        if isinstance(command, _AUTHENTICATING):
+        upload = pending.upload
+        if isinstance(pending.command, _AUTHENTICATING):
             self.close(now)
-        elif isinstance(command, _OPENING):
-            self._abandoned[request_id] = pending
+        elif pending.opens_instance:
+            self._requests.keep(pending)
         elif upload is not None:
             untouched = upload.state is TransferState.QUEUED
             self._outbox.cancel(upload)
             if not untouched and self._dialect.slot_needs_answer(upload.command):
-                self._abandoned[request_id] = pending
+                self._requests.keep(pending)
 
     def abandon(self, outcome: e.Outcome, now: float) -> None:
         """Undo an outcome that was told but reached nobody, because its waiter was cancelled.
@@ -272,8 +252,7 @@ class ClientSession:
             case e.ChallengeReceived():
                 self.close(now)
             case e.Launched(instance_id=instance_id, detached=False):
-                self._put(c.TerminateInstance(instance_id), self._next_id)
-                self._next_id += 1
+                self._put(c.TerminateInstance(instance_id), self._requests.take_id())
                 self.discard(instance_id)
             case e.Attached(instance_id=instance_id):
                 self.discard(instance_id)
@@ -304,9 +283,10 @@ class ClientSession:
 
     def next_deadline(self) -> float | None:
         """When `handle_timeout` must be called, if nothing happens before."""
-        if self._paused_since is None or not self._pending:
+        if self._paused_since is None:
             return None
-        return min(map(self._deadline_of, self._pending.values()))
+        grace = self._limits.request_grace
+        return self._requests.next_deadline(self._paused_since, self._last_chunk_at, grace)
 
     def handle_timeout(self, now: float) -> None:
         """Fail the requests that have waited too long behind unread events."""
@@ -314,19 +294,16 @@ class ClientSession:
         if self._paused_since is None:
             return
         blocker, unread_bytes = self._mailboxes.most_unread()
-        late = [
-            (request_id, pending)
-            for request_id, pending in self._pending.items()
-            if self._deadline_of(pending) <= self._now
-        ]
-        for request_id, pending in late:
-            reason = (
-                f"no answer was read for {self._limits.request_grace:g} s, because "
-                f"{unread_bytes} bytes of events of instance {blocker} "
-                "are unread: read them, discard the instance or terminate it"
-            )
-            self.cancel(request_id, now)
-            self._events.append(e.TimedOut(request_id, pending.command, reason))
+        grace = self._limits.request_grace
+        reason = (
+            f"no answer was read for {grace:g} s, because {unread_bytes} bytes of events of "
+            f"instance {blocker} are unread: read them, discard the instance or terminate it"
+        )
+        for late in self._requests.overdue(
+            self._paused_since, self._last_chunk_at, grace, self._now
+        ):
+            self.cancel(late.request_id, now)
+            self._events.append(e.TimedOut(late.request_id, late.command, reason))
 
     # ----------------------------------------------------------------------------------------- look
 
@@ -361,15 +338,15 @@ class ClientSession:
 
     def upload_progress(self, request_id: int) -> int | None:
         """How many bytes of an upload have been handed out; ``None`` once it is over."""
-        pending = self._pending.get(request_id)
+        pending = self._requests.find(request_id)
         return None if pending is None or pending.upload is None else pending.upload.offset
 
     def statistics(self) -> Statistics:
         """The numbers of this conversation, as of now."""
         return Statistics(
-            requests_sent=self._next_id - 1,
-            requests_pending=len(self._pending),
-            late_answers=self._late_answers,
+            requests_sent=self._requests.next_id - 1,
+            requests_pending=self._requests.awaited,
+            late_answers=self._requests.late_answers,
             dropped_events=self._mailboxes.dropped_events,
             unknown_messages=self._unknown_messages,
             unread_bytes=self._mailboxes.unread_bytes,
@@ -404,10 +381,10 @@ class ClientSession:
 
     def _check_room(self, command: c.Command) -> None:
         if not isinstance(command, c.SendMessage):
-            under_way = len(self._pending) + len(self._abandoned)
+            under_way = len(self._requests)
             if under_way >= self._limits.pending_requests:
                 raise LocalProtocolError(f"{under_way} requests are under way: wait for some")
-            if self._next_id > _MAX_REQUEST_ID:
+            if self._requests.next_id > self._dialect.capabilities.max_request_id:
                 raise LocalProtocolError(
                     "this connection has used up its request ids: open a new one"
                 )
@@ -431,7 +408,7 @@ class ClientSession:
                 f"{type(command).__name__} makes a message of {len(message)} bytes; "
                 f"the server takes {limit}"
             )
-        self._outbox.put(message, _lane(command))
+        self._outbox.put(message, lane_of(command))
 
     # ------------------------------------------------------------------------------ what comes back
 
@@ -462,8 +439,7 @@ class ClientSession:
             )
 
     def _answered(self, answer: Answer) -> None:
-        request_id = answer.request_id
-        pending = self._pending.get(request_id)
+        pending = self._requests.find(answer.request_id)
         if pending is None:
             self._answered_late(answer)
             return
@@ -471,22 +447,16 @@ class ClientSession:
         if pending.upload is not None:
             self._upload_answered(pending.upload, outcome)
         self._settle(pending.command, outcome)
-        del self._pending[request_id]
         self._events.append(outcome)
         if isinstance(outcome, e.Launched | e.Attached) and self._mailboxes.release_held(
             outcome.instance_id
         ):
             self._events.append(e.InstanceReadable(outcome.instance_id))
         self._update_pause()
-        self._opening_over(request_id)
+        self._settled(answer.request_id)
 
     def _answered_late(self, answer: Answer) -> None:
-        if not 0 < answer.request_id < self._next_id:
-            raise RemoteProtocolError(
-                f"the server answered request {answer.request_id}, which was never made"
-            )
-        self._late_answers += 1
-        pending = self._abandoned.pop(answer.request_id, None)
+        pending = self._requests.answered_late(answer.request_id)
         if pending is None:
             return
         outcome = self._dialect.interpret(pending.command, answer)
@@ -497,7 +467,7 @@ class ClientSession:
             self.abandon(outcome, self._now)
             if isinstance(outcome, e.Launched | e.Attached):
                 self._mailboxes.release_held(outcome.instance_id)
-        self._opening_over(answer.request_id)
+        self._settled(answer.request_id)
 
     def _upload_answered(self, upload: Upload, outcome: e.Outcome) -> None:
         refusal = _refusal(outcome)
@@ -536,8 +506,7 @@ class ClientSession:
     def _finish(self, closed: e.ConnectionClosed) -> None:
         self._end = closed
         self._inbox.clear()
-        self._pending.clear()
-        self._abandoned.clear()
+        self._requests.clear()
         self._paused_since = None
         self._outbox.drop_uploads()
         self._mailboxes.drop_unfinished()
@@ -552,22 +521,11 @@ class ClientSession:
         elif self._paused_since is None:
             self._paused_since = self._now
 
-    def _opening_over(self, request_id: int) -> None:
-        """A launch or an attach is answered: with the last one, what was held has no owner."""
-        if request_id in self._opening:
-            self._opening.remove(request_id)
-            self._mailboxes.holding = bool(self._opening)
-            if not self._opening:
-                self._mailboxes.drop_held()
+    def _settled(self, request_id: int) -> None:
+        """An answer was consumed. With the last that may open an instance, none is held for."""
+        self._requests.settled(request_id)
+        self._mailboxes.hold(wanted=self._requests.opening)
 
-    def _deadline_of(self, pending: _Pending) -> float:
-        since = max(pending.since, self._paused_since or 0.0)
-        if pending.upload is not None and pending.upload.state in _CHUNKS_TO_COME:
-            since = max(since, self._last_chunk_at)
-        return since + self._limits.request_grace
-
-
-_CHUNKS_TO_COME = frozenset({TransferState.QUEUED, TransferState.SENDING})
 
 _CLOSED_HERE = e.ConnectionClosed(by=e.Closer.LOCAL, reason="closed by the caller")
 
@@ -598,14 +556,3 @@ _INSTANCE_ADVICE = {
 
 def _refusal(outcome: e.Outcome) -> str | None:
     return outcome.reason if isinstance(outcome, e.Failed) else None
-
-
-def _lane(command: c.Command) -> Hashable:
-    """What the order of ``command`` is kept with: its program, its instance, or nothing."""
-    match command:
-        case c.UploadProgram() | c.LaunchInstance():
-            return ("program", command.hash)
-        case c.UploadBlob() | c.SendMessage():
-            return ("instance", command.instance_id)
-        case _:
-            return None

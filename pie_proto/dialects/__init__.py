@@ -31,6 +31,8 @@ class Capabilities:
     """The largest message in one frame that the server takes from a client."""
     upload_bytes: int
     """The most content that one upload can be, program or blob."""
+    max_request_id: int
+    """The highest id that a request can have."""
 
 
 class Dialect(Protocol):

@@ -67,6 +67,7 @@ class InstanceDialect:
         servers="0.1 to 0.2",
         chunk_bytes=262_144,
         frame_bytes=16 * 1024 * 1024,
+        max_request_id=_MAX_ID,
         upload_bytes=262_144 * 0xFFFF_FFFF,
     )
 

@@ -330,7 +330,7 @@ def test_a_command_whose_fields_cannot_be_sent_changes_nothing() -> None:
 
 def test_request_ids_are_used_up_at_32_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     talk = Talk()
-    talk.session._next_id = 0xFFFF_FFFF
+    talk.session._requests.next_id = 0xFFFF_FFFF
     assert talk.ask(c.Ping()) == 0xFFFF_FFFF
     with pytest.raises(LocalProtocolError, match="used up"):
         talk.session.send(c.Ping(), 0.0)
