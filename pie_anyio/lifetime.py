@@ -86,8 +86,9 @@ class _ScopeHolder:
             await self._over.wait()
 
     async def leave(self) -> None:
-        # A shield of ours would be entered within the group and left behind it: the group is its
-        # own. No task is left in it to wait for.
+        # No task is left to wait for. A cancellation from outside is not to strike here, where it
+        # would hide an interrupt; it strikes at the next checkpoint. Nor can a shield of ours be
+        # put around this, since the group was entered before it: so the group is its own.
         self._tasks.cancel_scope.shield = True
         await self._tasks.__aexit__(None, None, None)
         if self._interrupt is not None:

@@ -6,7 +6,8 @@ import anyio
 import pytest
 
 from pie_anyio import Event, Instance, Limits, PieClient, RequestTimeout
-from tests.anyio.world import SOON, connected, launch, world
+from pie_proto import DEFAULT_LIMITS
+from tests.anyio.world import SOON, connected, launch, other_process, world
 
 pytestmark = pytest.mark.anyio
 
@@ -90,6 +91,49 @@ async def test_cancelling_a_request_behind_unread_output_leaves_the_connection_r
         await read_all(instance, 200)
         await client.ping()
         assert client.statistics().late_answers == 1
+
+
+async def test_messages_wait_while_the_server_takes_none_and_then_all_arrive() -> None:
+    sent = 0
+    async with other_process() as server, connected(server) as client:
+        instance = await launch(client, "sleep")
+        server.stop()
+        async with anyio.create_task_group() as tasks:
+
+            async def send() -> None:
+                nonlocal sent
+                for _ in range(300):
+                    await instance.send("x" * 100_000)
+                    sent += 1
+
+            tasks.start_soon(send)
+            tasks.start_soon(client.ping)
+            await anyio.wait_all_tasks_blocked()
+            assert 0 < sent < 300
+            assert client.statistics().unsent_bytes < 2 * DEFAULT_LIMITS.unsent_bytes
+            server.resume()
+        assert sent == 300
+        await client.ping()
+
+
+async def test_terminating_does_not_wait_for_room() -> None:
+    async with other_process() as server, connected(server) as client:
+        instance = await launch(client, "sleep")
+        server.stop()
+        async with anyio.create_task_group() as tasks:
+
+            async def send() -> None:
+                while True:
+                    await instance.send("x" * 100_000)
+
+            tasks.start_soon(send)
+            await anyio.wait_all_tasks_blocked()
+            pending = client.statistics().requests_pending
+            tasks.start_soon(instance.terminate)
+            await anyio.wait_all_tasks_blocked()
+            assert client.statistics().requests_pending == pending + 1
+            server.resume()
+            tasks.cancel_scope.cancel()
 
 
 async def test_a_connection_that_reads_nothing_holds_up_no_other() -> None:

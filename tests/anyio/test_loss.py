@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Awaitable, Callable
 
 import anyio
+import anyio.abc
 import anyio.lowlevel
 import pytest
 
@@ -54,6 +56,48 @@ async def test_every_waiter_ends_with_who_and_why() -> None:
     for error in errors.values():
         assert error.by is not Closer.LOCAL
         assert "the other side" in str(error) or "the network" in str(error)
+
+
+class Reset(anyio.abc.ByteStream):
+    """A stream that the network resets when it is told to."""
+
+    def __init__(self, stream: anyio.abc.ByteStream) -> None:
+        self._stream = stream
+        self.reset = False
+
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        data = await self._stream.receive(max_bytes)
+        if self.reset:
+            raise anyio.BrokenResourceError from ConnectionResetError(
+                errno.ECONNRESET, "Connection reset by peer"
+            )
+        return data
+
+    async def send(self, item: bytes) -> None:
+        await self._stream.send(item)
+
+    async def send_eof(self) -> None:
+        await self._stream.send_eof()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+async def test_what_the_network_says_is_told() -> None:
+    streams: list[Reset] = []
+    async with other_process() as server:
+
+        async def connect() -> Reset:
+            host, port = server.url.removeprefix("ws://").split(":")
+            streams.append(Reset(await anyio.connect_tcp(host, int(port))))
+            return streams[0]
+
+        async with connected(server, connect=connect) as client:
+            streams[0].reset = True
+            with pytest.raises(ConnectionLost, match="reset by peer") as caught:
+                await client.ping()
+            assert caught.value.by is Closer.TRANSPORT
+            assert isinstance(caught.value.__cause__, anyio.BrokenResourceError)
 
 
 async def test_the_block_is_left_at_once_when_the_server_is_gone() -> None:

@@ -41,6 +41,10 @@ class OtherProcess:
         """Stop it where it stands, so that it neither reads nor writes nor ends."""
         self._process.send_signal(signal.SIGSTOP)
 
+    def resume(self) -> None:
+        """Let it go on."""
+        self._process.send_signal(signal.SIGCONT)
+
     async def kill(self) -> None:
         """Kill it, as the kernel does: it says nothing to anybody."""
         self._process.kill()
