@@ -55,6 +55,7 @@ class PieClient:
         server_uri: str,
         *,
         connect: Callable[[], Awaitable[ByteStream]] | None = None,
+        on_notice: Callable[[str], None] | None = None,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         """Name the server, as in ``ws://127.0.0.1:8080``. Raises `ValueError` for an odd URI.
@@ -62,9 +63,13 @@ class PieClient:
         ``connect``, an async function, opens the byte stream to talk over, in place of TCP: through
         a proxy, a tunnel, or in memory. The client closes it. The URI then says only what the
         opening handshake asks for.
+
+        ``on_notice`` is called with each notice that the server sends to the whole connection. It
+        must return soon; what it raises is logged. Notices are logged (``pie_anyio``) in any case.
         """
         self._address = ServerAddress.parse(server_uri)
         self._connect_stream = connect or partial(connect_stream, self._address)
+        self._on_notice = on_notice
         self._limits = limits
         self._driver: Driver | None = None
         self._holder: Holder | None = None
@@ -115,7 +120,7 @@ class PieClient:
             now=started,
             limits=self._limits,
         )
-        driver = self._driver = Driver(stream, connection)
+        driver = self._driver = Driver(stream, connection, self._on_notice)
         self._holder = await hold(driver.run, f"PieClient {self._address.uri}")
         try:
             await driver.opened.wait()
@@ -286,6 +291,20 @@ class PieClient:
     async def _launch(self, command: c.LaunchInstance | c.LaunchFromRegistry) -> Instance:
         outcome = await self._connected().expect(command, e.Launched)
         return Instance(self._connected(), outcome.instance_id, detached=outcome.detached)
+
+    async def launch_server_instance(
+        self,
+        hash: str,  # noqa: A002 - as for the other launches
+        port: int,
+        args: Sequence[str] = (),
+    ) -> None:
+        """Launch the uploaded program with this hash as a server of its own on ``port``.
+
+        It has no instance here. Raises `LaunchFailed`; the embedded server declines. Cancelled, the
+        program may run all the same.
+        """
+        command = c.LaunchServerInstance(hash=hash, port=port, arguments=_arguments(args))
+        await self._request(command)
 
     async def attach_instance(self, instance_id: str) -> Instance:
         """Take over a detached instance: its buffered output, then what it does from here on.

@@ -60,8 +60,14 @@ class _Waiter:
 class Driver:
     """Carries one `ClientConnection` over one byte stream."""
 
-    def __init__(self, stream: anyio.abc.ByteStream, connection: ClientConnection) -> None:
+    def __init__(
+        self,
+        stream: anyio.abc.ByteStream,
+        connection: ClientConnection,
+        on_notice: Callable[[str], None] | None = None,
+    ) -> None:
         self.connection = connection
+        self._on_notice = on_notice
         self.cause: BaseException | None = None
         """What the transport, or a fault of our own, raised when the connection ended."""
         self.closed: e.ConnectionClosed | None = None
@@ -237,7 +243,7 @@ class Driver:
                 case e.ConnectionClosed():
                     self._end(event)
                 case e.ServerNotice(text):
-                    _log.warning("the server says: %s", text)
+                    self._notice(text)
                 case e.UnknownMessage(name):
                     _log.info("a message that this client does not know: %s", name)
                 case _:
@@ -249,6 +255,14 @@ class Driver:
         self._end_tasks_if_over()
         self._to_write.set()
         self._arm()
+
+    def _notice(self, text: str) -> None:
+        _log.warning("the server says: %s", text)
+        if self._on_notice is not None:
+            try:
+                self._on_notice(text)
+            except Exception:  # noqa: BLE001 - there is nobody to tell, and nothing to end for it
+                _log.exception("the callback for a notice of the server's failed")
 
     def _arm(self) -> None:
         deadline = self.connection.next_deadline()

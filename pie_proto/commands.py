@@ -22,6 +22,7 @@ __all__ = [
     "Identify",
     "LaunchFromRegistry",
     "LaunchInstance",
+    "LaunchServerInstance",
     "ListInstances",
     "Ping",
     "ProgramExists",
@@ -130,6 +131,15 @@ class LaunchFromRegistry:
     detached: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchServerInstance:
+    """Launch the uploaded program with this hash as a server of its own, listening on ``port``."""
+
+    hash: str
+    port: int
+    arguments: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class AttachInstance:
     """Take over a detached instance: its buffered output, then what it does from here on."""
@@ -170,12 +180,15 @@ Command: TypeAlias = (
     | UploadBlob
     | LaunchInstance
     | LaunchFromRegistry
+    | LaunchServerInstance
     | AttachInstance
     | ListInstances
     | SendMessage
     | TerminateInstance
 )
 
+
+_MAX_PORT = 65_535
 
 _HASH = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
@@ -220,6 +233,13 @@ def _size(value: object) -> str | None:
     return None if value >= 0 else "must not be negative"
 
 
+def _port(value: object) -> str | None:
+    problem = _size(value)
+    if problem is None and not (isinstance(value, int) and 1 <= value <= _MAX_PORT):
+        return f"must be a port, 1 to {_MAX_PORT}"
+    return problem
+
+
 def _signature(value: object) -> str | None:
     if not isinstance(value, bytes):
         return f"must be bytes, not {type(value).__name__}"
@@ -255,6 +275,7 @@ _CHECKS: dict[str, Callable[[object], str | None]] = {
     "instance_id": _filled_text,
     "message": _text,
     "size": _size,
+    "port": _port,
     "data": _optional_buffer,
 }
 

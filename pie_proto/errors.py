@@ -234,6 +234,8 @@ def _tried(command: c.Command) -> str:
             return f"launching program {command.hash}"
         case c.LaunchFromRegistry():
             return f"launching {command.name!r} from the registry"
+        case c.LaunchServerInstance():
+            return f"launching program {command.hash} as a server on port {command.port}"
         case c.AttachInstance():
             return f"attaching instance {command.instance_id}"
         case c.ListInstances():
@@ -254,7 +256,7 @@ def _failed(command: c.Command, reason: str) -> PieError:
             return AuthenticationError(message, reason=reason)
         case c.UploadProgram() | c.UploadBlob():
             kind = UploadFailed
-        case c.LaunchInstance() | c.LaunchFromRegistry():
+        case c.LaunchInstance() | c.LaunchFromRegistry() | c.LaunchServerInstance():
             kind = LaunchFailed
         case c.AttachInstance():
             kind = AttachFailed

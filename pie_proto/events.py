@@ -39,6 +39,7 @@ __all__ = [
     "QueryAnswered",
     "Request",
     "ServerEvent",
+    "ServerInstanceLaunched",
     "ServerNotice",
     "Terminated",
     "TimedOut",
@@ -244,6 +245,13 @@ class Launched:
 
 
 @dataclass(frozen=True, slots=True)
+class ServerInstanceLaunched:
+    """The program runs as a server of its own. It has no id here, and its events come to nobody."""
+
+    request_id: int
+
+
+@dataclass(frozen=True, slots=True)
 class Attached:
     """The instance's events come to this connection from now on, buffered output first."""
 
@@ -293,6 +301,7 @@ Outcome: TypeAlias = (
     | ProgramUploaded
     | BlobUploaded
     | Launched
+    | ServerInstanceLaunched
     | Attached
     | InstancesListed
     | Terminated

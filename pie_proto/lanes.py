@@ -16,6 +16,7 @@ from pie_proto.commands import (
     Buffer,
     Command,
     LaunchInstance,
+    LaunchServerInstance,
     SendMessage,
     UploadBlob,
     UploadCommand,
@@ -237,7 +238,7 @@ class Outbox:
 def lane_of(command: Command) -> Hashable:
     """What the order of ``command`` is kept with: its program, its instance, or nothing."""
     match command:
-        case UploadProgram() | LaunchInstance():
+        case UploadProgram() | LaunchInstance() | LaunchServerInstance():
             return ("program", command.hash)
         case UploadBlob() | SendMessage():
             return ("instance", command.instance_id)

@@ -163,6 +163,9 @@ class Requests:
                     raise NotFound(f"Program not found: {name} (the server has no registry)")
                 program = await premises.registry.find(name, premises.programs)
                 return self._launch(request_id, command, program)
+            case c.LaunchServerInstance():
+                reason = "This server runs no programs that are servers themselves"
+                return e.Failed(request_id, command, reason)
             case c.AttachInstance(instance_id):
                 return self._attach(request_id, command, instance_id)
             case c.ListInstances():

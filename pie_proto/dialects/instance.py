@@ -274,6 +274,13 @@ def _request_fields(command: c.Command, request_id: int) -> dict[str, object]:
                 "arguments": list(command.arguments),
                 "detached": command.detached,
             }
+        case c.LaunchServerInstance():
+            fields = {
+                "type": "launch_server_instance",
+                "port": command.port,
+                "program_hash": command.hash,
+                "arguments": list(command.arguments),
+            }
         case c.AttachInstance():
             fields = {"type": "attach_instance", "instance_id": command.instance_id}
         case c.ListInstances():
@@ -329,6 +336,8 @@ def _success(command: c.Command, answer: Answer) -> e.Outcome:
                     f"an instance was launched, but its id has {len(text)} characters"
                 )
             return e.Launched(request_id, text, command.detached)
+        case c.LaunchServerInstance():
+            return e.ServerInstanceLaunched(request_id)
         case c.AttachInstance():
             return e.Attached(request_id, command.instance_id)
         case c.ListInstances():
@@ -470,6 +479,8 @@ def _answer_text(command: c.Command, outcome: e.Outcome) -> str:
             return outcome.instance_id
         case c.AttachInstance(asked_id), e.Attached(instance_id=done_id) if asked_id == done_id:
             return "Instance attached"
+        case c.LaunchServerInstance(), e.ServerInstanceLaunched():
+            return "server launched"
         case c.TerminateInstance(), e.Terminated():
             return "Instance terminated"
         case _:
@@ -523,6 +534,14 @@ def _launch_from_registry(message: _Fields) -> c.Command:
     )
 
 
+def _launch_server(message: _Fields) -> c.Command:
+    return c.LaunchServerInstance(
+        hash=field(message, "program_hash", str),
+        port=field(message, "port", int),
+        arguments=text_list(message, "arguments"),
+    )
+
+
 def _asks(read: Callable[[_Fields], c.Command]) -> Callable[[_Fields], ClientMessage]:
     return lambda message: e.Request(_request_id(message), read(message))
 
@@ -554,6 +573,7 @@ _CLIENT_MESSAGES: Final[dict[str, Callable[[_Fields], ClientMessage]]] = {
     "query": _asks(_query),
     "launch_instance": _asks(_launch),
     "launch_instance_from_registry": _asks(_launch_from_registry),
+    "launch_server_instance": _asks(_launch_server),
     "attach_instance": _asks(lambda m: c.AttachInstance(field(m, "instance_id", str))),
     "list_instances": _asks(lambda _: c.ListInstances()),
     "terminate_instance": _asks(lambda m: c.TerminateInstance(field(m, "instance_id", str))),

@@ -22,6 +22,7 @@ GOOD: list[c.Command] = [
     c.UploadBlob(instance_id=A, size=3, hash="f" * 64),
     c.LaunchInstance(hash="whatever", arguments=("", "ü"), detached=True),
     c.LaunchFromRegistry(name="std/echo@1.0"),
+    c.LaunchServerInstance(hash="whatever", port=8080, arguments=("a",)),
     c.AttachInstance(A),
     c.ListInstances(),
     c.SendMessage(A, ""),
@@ -43,6 +44,7 @@ BAD: dict[str, list[Any]] = {
     "instance_id": FILLED_TEXT,
     "message": TEXT,
     "size": [None, "1", 1.0, True, -1],
+    "port": [None, "80", 80.0, True, -1, 0, 65_536],
     "data": ["text", 1, [b"x"], memoryview(b"123456")[::2]],
 }
 UPLOADS = (c.UploadProgram, c.UploadBlob)

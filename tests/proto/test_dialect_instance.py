@@ -61,6 +61,16 @@ SAID: list[tuple[c.Command, dict[str, Any]]] = [
             "detached": False,
         },
     ),
+    (
+        c.LaunchServerInstance(hash=HASH, port=8080, arguments=("a",)),
+        {
+            "type": "launch_server_instance",
+            "corr_id": 7,
+            "port": 8080,
+            "program_hash": HASH,
+            "arguments": ["a"],
+        },
+    ),
     (c.AttachInstance(A), {"type": "attach_instance", "corr_id": 7, "instance_id": A}),
     (c.ListInstances(), {"type": "list_instances", "corr_id": 7}),
     (c.TerminateInstance(A), {"type": "terminate_instance", "corr_id": 7, "instance_id": A}),
@@ -428,6 +438,11 @@ ANSWERS: list[tuple[c.Command, e.Outcome, dict[str, Any]]] = [
         c.LaunchFromRegistry(name="n", detached=True),
         e.Launched(7, A, True),
         {"type": "instance_launch_result", "successful": True, "message": A},
+    ),
+    (
+        c.LaunchServerInstance(hash=HASH, port=8080),
+        e.ServerInstanceLaunched(7),
+        {"type": "response", "successful": True, "result": "server launched"},
     ),
     (
         c.AttachInstance(A),
