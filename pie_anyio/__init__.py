@@ -1,9 +1,11 @@
 """A client for Pie servers, for asyncio and trio programs."""
 
+from pie_anyio.agent import SshAgentSigner
 from pie_anyio.client import PieClient
 from pie_anyio.instance import Instance
 from pie_anyio.keys import KeyFileWarning, ParsedPrivateKey
 from pie_proto import (
+    AgentError,
     AttachFailed,
     AuthenticationError,
     Closer,
@@ -29,6 +31,7 @@ from pie_proto import (
 )
 
 __all__ = [
+    "AgentError",
     "AttachFailed",
     "AuthenticationError",
     "Closer",
@@ -52,6 +55,7 @@ __all__ = [
     "RequestFailed",
     "RequestTimeout",
     "Signer",
+    "SshAgentSigner",
     "Statistics",
     "TerminateFailed",
     "UploadFailed",

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import anyio
 import anyio.lowlevel
@@ -16,8 +16,9 @@ from anyio.abc import ByteStream
 from pie_anyio.driver import Driver, Progress
 from pie_anyio.instance import Instance
 from pie_anyio.lifetime import Holder, hold, on_asyncio
+from pie_anyio.proxy import proxy_for
 from pie_anyio.sources import UploadContent, open_content
-from pie_anyio.transport import ServerAddress, connect_stream
+from pie_anyio.transport import connect_stream
 from pie_proto import (
     DEFAULT_LIMITS,
     ClientConnection,
@@ -28,11 +29,16 @@ from pie_proto import (
 )
 from pie_proto import commands as c
 from pie_proto import events as e
+from pie_proto.addresses import ServerAddress
 from pie_proto.errors import (
     AuthenticationError,
     ConnectFailed,
     LocalProtocolError,
 )
+from pie_proto.request_headers import checked_headers
+
+if TYPE_CHECKING:
+    import ssl
 
 __all__ = ["PieClient"]
 
@@ -54,21 +60,44 @@ class PieClient:
         self,
         server_uri: str,
         *,
+        ssl_context: ssl.SSLContext | None = None,
+        proxy: str | None = None,
+        headers: Mapping[str, str] | Sequence[tuple[str, str]] = (),
         connect: Callable[[], Awaitable[ByteStream]] | None = None,
         on_notice: Callable[[str], None] | None = None,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
-        """Name the server, as in ``ws://127.0.0.1:8080``. Raises `ValueError` for an odd URI.
+        """Name the server, as in ``ws://127.0.0.1:8080``. Raises `ValueError` for an odd URI,
+        header or proxy, and for arguments that do not go together.
 
-        ``connect``, an async function, opens the byte stream to talk over, in place of TCP: through
-        a proxy, a tunnel, or in memory. The client closes it. The URI then says only what the
-        opening handshake asks for.
+        Taken are ``ws://``, ``wss://`` (TLS), and ``ws+unix:///path`` (a Unix socket; the path is
+        percent-encoded). ``ssl_context`` says whom to trust with ``wss://``; by default, whom the
+        system trusts. ``proxy`` is the URI of an HTTP proxy, ``http://[user:password@]host:port``,
+        or ``"environment"``: what HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY say. ``headers``
+        are added to the opening handshake.
+
+        ``connect``, an async function, opens the byte stream to talk over, in place of all that: a
+        tunnel, a proxy of another kind, or in memory. The client closes it, and puts nothing on
+        top, no TLS either: the URI then says only what the opening handshake asks for.
 
         ``on_notice`` is called with each notice that the server sends to the whole connection. It
         must return soon; what it raises is logged. Notices are logged (``pie_anyio``) in any case.
         """
         self._address = ServerAddress.parse(server_uri)
-        self._connect_stream = connect or partial(connect_stream, self._address)
+        self._headers = checked_headers(headers)
+        if ssl_context is not None:
+            _check_ssl_context(ssl_context, self._address)
+        if connect is not None and (ssl_context is not None or proxy is not None):
+            raise ValueError(
+                "connect= opens the stream to talk over: ssl_context= and proxy= do not go with it"
+            )
+        self._connect_stream = connect or partial(
+            connect_stream,
+            self._address,
+            ssl_context=ssl_context,
+            proxy=None if proxy is None else proxy_for(self._address, proxy),
+            body_bytes=limits.handshake_body_bytes,
+        )
         self._on_notice = on_notice
         self._limits = limits
         self._driver: Driver | None = None
@@ -118,6 +147,7 @@ class PieClient:
             self._address.host_header,
             self._address.target,
             now=started,
+            headers=self._headers,
             limits=self._limits,
         )
         driver = self._driver = Driver(stream, connection, self._on_notice)
@@ -355,6 +385,17 @@ class PieClient:
 
     async def _request(self, command: c.Command) -> e.Outcome:
         return await self._connected().request(command)
+
+
+def _check_ssl_context(context: object, address: ServerAddress) -> None:
+    import ssl  # noqa: PLC0415 - by need
+
+    if not isinstance(context, ssl.SSLContext):
+        raise TypeError(f"ssl_context is an ssl.SSLContext, not {type(context).__name__}")
+    if context.protocol is ssl.PROTOCOL_TLS_SERVER:
+        raise ValueError("this ssl_context is for servers: make one with create_default_context()")
+    if not address.secure:
+        raise ValueError(f"ssl_context= is for wss://: {address.uri!r} is not spoken to over TLS")
 
 
 def _arguments(args: Sequence[str]) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ _HASH_IN_THREAD = 256 * 1024
 _READ_SIZE = 1024 * 1024
 
 
-class SourceChanged(Exception):
+class SourceChanged(OSError):
     """A file is not what it was when its upload began."""
 
 

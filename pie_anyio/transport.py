@@ -1,4 +1,4 @@
-"""From a URI to a byte stream."""
+"""From a URI to a byte stream: TCP, TLS, a Unix socket, or any of the first two behind a proxy."""
 
 from __future__ import annotations
 
@@ -6,17 +6,21 @@ import os
 import socket
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING
 
 import anyio
+import anyio.to_thread
 from anyio.abc import ByteStream, SocketAttribute
 
+from pie_anyio.proxy import Proxy, open_tunnel
+from pie_proto.addresses import ServerAddress
 from pie_proto.errors import ConnectFailed
+from pie_proto.limits import DEFAULT_LIMITS
 
-__all__ = ["ServerAddress", "connect_stream", "describe"]
+if TYPE_CHECKING:
+    import ssl
 
-_DEFAULT_PORT = 80
+__all__ = ["connect_stream", "describe"]
 
 # The `socket` module has had the name since Python 3.12 only; these are the systems' own numbers.
 _TCP_NOTSENT_LOWAT = {"linux": 25, "darwin": 0x201}.get(sys.platform)
@@ -25,68 +29,106 @@ _TCP_NOTSENT_LOWAT = {"linux": 25, "darwin": 0x201}.get(sys.platform)
 _UNSENT_BYTES = 512 * 1024
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerAddress:
-    """Where a server is: what a ``ws://`` URI says."""
+async def connect_stream(
+    address: ServerAddress,
+    *,
+    ssl_context: ssl.SSLContext | None = None,
+    proxy: Proxy | None = None,
+    body_bytes: int = DEFAULT_LIMITS.handshake_body_bytes,
+) -> ByteStream:
+    """Open a connection. Raises `ConnectFailed` that names the address, the cause and a remedy.
 
-    uri: str
-    host: str
-    port: int
-    target: str
-
-    @classmethod
-    def parse(cls, uri: str) -> ServerAddress:
-        """Read a ``ws://host[:port][/path]`` URI. Raises `ValueError` that says what is wrong."""
-        if not isinstance(uri, str):
-            raise TypeError(f"a server URI is a str, not {type(uri).__name__}")
-        parts = urlsplit(uri)
-        if parts.scheme != "ws":
-            raise ValueError(f"a server URI begins with ws://, as in ws://127.0.0.1:8080: {uri!r}")
-        if parts.username is not None or parts.password is not None:
-            raise ValueError("a server URI takes no user name or password: call authenticate()")
-        if not parts.hostname:
-            raise ValueError(f"the server URI has no host: {uri!r}")
-        if not uri.isascii() or not uri.isprintable() or " " in uri:
-            raise ValueError(
-                f"a server URI has ASCII characters only, without spaces: {uri!r}. Write names in "
-                "Punycode, and paths with percent signs"
-            )
-        if parts.fragment:
-            raise ValueError(f"a server URI has no #fragment: {uri!r}")
-        try:
-            port = parts.port
-        except ValueError as exc:
-            raise ValueError(f"the server URI has no valid port: {uri!r}") from exc
-        target = parts.path or "/"
-        if parts.query:
-            target += f"?{parts.query}"
-        return cls(
-            uri=uri,
-            host=parts.hostname,
-            port=_DEFAULT_PORT if port is None else port,
-            target=target,
-        )
-
-    @property
-    def host_header(self) -> str:
-        """What the ``Host`` header says."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == _DEFAULT_PORT else f"{host}:{self.port}"
-
-
-async def connect_stream(address: ServerAddress) -> ByteStream:
-    """Open a TCP connection. Raises `ConnectFailed` that names the address, the cause and a remedy.
-
-    Cancel-safe: nothing is left open.
+    With ``wss://``, ``ssl_context`` says what is trusted; by default, what the system trusts. Of
+    the body of a proxy's refusal ``body_bytes`` are told. Cancel-safe: nothing is left open.
     """
+    if address.path is not None:
+        return await _connect_unix(address, address.path)
+    stream = await _connect_tcp(address, proxy)
     try:
-        stream = await anyio.connect_tcp(address.host, address.port)
+        if proxy is not None:
+            await _lead_through(stream, proxy, address, body_bytes)
+        if address.secure:
+            return await _secured(stream, address, ssl_context)
+    except BaseException:
+        await anyio.aclose_forcefully(stream)
+        raise
+    return stream
+
+
+async def _connect_unix(address: ServerAddress, path: str) -> ByteStream:
+    if not hasattr(socket, "AF_UNIX"):
+        raise ConnectFailed(f"no connection to {address.uri}: there are no Unix sockets here")
+    try:
+        return await anyio.connect_unix(path)
     except OSError as exc:
+        raise ConnectFailed(f"no connection to {address.uri}: {_describe_unix(exc, path)}") from exc
+
+
+def _describe_unix(exc: OSError, path: str) -> str:
+    words = describe(exc)
+    if isinstance(exc, FileNotFoundError):
+        return f"{words}: {path}. Has the server been started?"
+    if isinstance(exc, PermissionError):
+        return f"{words}: to write to {path}, and to enter its folder, must be allowed"
+    if isinstance(exc, ConnectionRefusedError):
+        return f"{words}: {path} is there, but no server listens to it any more"
+    return f"{words}: {path}"
+
+
+async def _connect_tcp(address: ServerAddress, proxy: Proxy | None) -> ByteStream:
+    host, port = (address.host, address.port) if proxy is None else (proxy.host, proxy.port)
+    try:
+        stream = await anyio.connect_tcp(host, port)
+    except (OSError, UnicodeError) as exc:  # no name can be of such a form
+        words = describe(exc)
+        if proxy is not None:
+            raise ConnectFailed(
+                f"no connection to {address.uri}: the proxy {proxy} is not reached: {words}"
+            ) from exc
         raise ConnectFailed(
-            f"no connection to {address.uri}: {describe(exc)}. Is a Pie server listening there?"
+            f"no connection to {address.uri}: {words}. Is a Pie server listening there?"
         ) from exc
     _keep_send_queue_short(stream.extra(SocketAttribute.raw_socket))
     return stream
+
+
+async def _lead_through(
+    stream: ByteStream, proxy: Proxy, address: ServerAddress, body_bytes: int
+) -> None:
+    try:
+        await open_tunnel(stream, proxy, address, body_bytes=body_bytes)
+    except ConnectFailed as exc:
+        named = ConnectFailed(
+            f"no connection to {address.uri}: {exc}", status=exc.status, body=exc.body
+        )
+        raise named from exc.__cause__
+    except (anyio.BrokenResourceError, OSError) as exc:
+        raise ConnectFailed(
+            f"no connection to {address.uri}: the proxy {proxy} hung up: {describe(exc)}"
+        ) from exc
+
+
+async def _secured(
+    stream: ByteStream, address: ServerAddress, ssl_context: ssl.SSLContext | None
+) -> ByteStream:
+    import ssl  # noqa: PLC0415 - by need
+
+    from pie_anyio import tls  # noqa: PLC0415 - by need
+
+    if ssl_context is None:
+        # Half a megabyte of certificates is read.
+        ssl_context = await anyio.to_thread.run_sync(tls.default_context)
+    try:
+        return await tls.client_stream(stream, ssl_context, address.server_name)
+    except ssl.SSLError as exc:
+        words = tls.explain(exc)
+        raise ConnectFailed(f"no connection to {address.uri}: {words}") from exc
+    except (anyio.EndOfStream, anyio.BrokenResourceError, OSError) as exc:
+        words = f"the other side hung up during the TLS handshake: {describe(exc)}"
+        raise ConnectFailed(f"no connection to {address.uri}: {words}") from exc
+    except ValueError as exc:  # a label of the name is too long, say
+        words = f"no certificate can be for {address.server_name!r}: {exc}"
+        raise ConnectFailed(f"no connection to {address.uri}: {words}") from exc
 
 
 def _keep_send_queue_short(raw_socket: socket.socket) -> None:
@@ -102,6 +144,9 @@ def describe(exc: BaseException) -> str:
     while cause is not None:
         if isinstance(cause, BaseExceptionGroup):
             cause = cause.exceptions[0]
+        if isinstance(cause, OSError) and hasattr(cause, "library"):
+            # Of TLS: it has numbers of its own, too.
+            return f"TLS: {cause.strerror}"
         if isinstance(cause, OSError) and cause.errno:
             # A failure to look a name up has numbers of its own, below 0.
             return os.strerror(cause.errno) if cause.errno > 0 else str(cause.strerror)

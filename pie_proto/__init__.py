@@ -26,6 +26,7 @@ from pie_proto.commands import (
 )
 from pie_proto.connection import ClientConnection
 from pie_proto.errors import (
+    AgentError,
     AttachFailed,
     AuthenticationError,
     ConnectFailed,
@@ -87,6 +88,7 @@ from pie_proto.transfers import ChunkWanted
 __all__ = [
     "DEFAULT_LIMITS",
     "NEED_DATA",
+    "AgentError",
     "AnswerChallenge",
     "AttachFailed",
     "AttachInstance",

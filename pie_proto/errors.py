@@ -12,6 +12,7 @@
       InstanceFailed            result() of an instance that did not complete
       RequestTimeout            no answer within the bound (also a TimeoutError)
       KeyFormatError            not a key that can be used here (also a ValueError)
+      AgentError                the ssh-agent does not sign
     ConnectionError             (builtin)
       ConnectFailed             no connection could be made
       ConnectionLost            it was there and is gone
@@ -25,6 +26,7 @@ from pie_proto import commands as c
 from pie_proto.events import Closer, ConnectionClosed, Event, Failed, TimedOut
 
 __all__ = [
+    "AgentError",
     "AttachFailed",
     "AuthenticationError",
     "ConnectFailed",
@@ -133,6 +135,10 @@ class RequestTimeout(PieError, TimeoutError):
 
 class KeyFormatError(PieError, ValueError):
     """Not a private key that can be used here: says what was found and what is taken."""
+
+
+class AgentError(PieError):
+    """There is no ssh-agent, it has no such key, or it refuses to sign."""
 
 
 class ConnectFailed(ConnectionError):

@@ -8,12 +8,15 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import anyio
 
 from pie_anyio.server import serve
 from pie_proto.errors import KeyFormatError
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
 
 __all__ = ["main"]
 
@@ -41,6 +44,21 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pie_anyio.server", description=_DESCRIPTION)
     parser.add_argument("--host", default="127.0.0.1", help="where to listen (%(default)s)")
     parser.add_argument("--port", type=_port, default=0, help="0, the default, takes a free one")
+    parser.add_argument(
+        "--unix", metavar="PATH", help="listen on a Unix socket, in place of host and port"
+    )
+    parser.add_argument(
+        "--certificate",
+        metavar="FILE",
+        type=Path,
+        help="a certificate, with those that lead to its issuer: clients then speak TLS, wss://",
+    )
+    parser.add_argument(
+        "--private-key",
+        metavar="FILE",
+        type=Path,
+        help="the private key of the certificate, if it is not in the same file",
+    )
     parser.add_argument(
         "--authorized-keys",
         metavar="USER=FILE",
@@ -86,6 +104,7 @@ async def _serve(options: argparse.Namespace) -> None:
         token = _read(options.internal_token_file).strip()
         if not token:
             raise ValueError(f"{options.internal_token_file} holds no token: it is empty")
+    ssl_context = _ssl_context(options.certificate, options.private_key)
     with ExitStack() as stack:
         if sys.platform == "win32":
             stop = anyio.sleep_forever
@@ -96,12 +115,38 @@ async def _serve(options: argparse.Namespace) -> None:
         async with serve(
             options.host,
             options.port,
+            unix_path=options.unix,
+            ssl_context=ssl_context,
             authorized_keys=keys,
             internal_token=token,
             registry=options.registry,
         ) as server:
             print(f"pie server listening on {server.url}", flush=True)  # noqa: T201
             await stop()
+
+
+def _ssl_context(certificate: Path | None, private_key: Path | None) -> SSLContext | None:
+    if certificate is None:
+        if private_key is not None:
+            raise ValueError("--private-key is that of a certificate: give --certificate too")
+        return None
+    import ssl  # noqa: PLC0415 - by need
+
+    def passphrase() -> str:
+        # Without this, OpenSSL would ask on the terminal.
+        raise ValueError(f"{private_key or certificate} is a key with a passphrase: take it off")
+
+    for path in filter(None, (certificate, private_key)):
+        _read(path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(certificate, private_key, passphrase)
+    except ssl.SSLError as error:
+        raise ValueError(
+            f"{certificate} and {private_key or 'the same file'} are no certificate and private "
+            f"key, in the form PEM, that belong together: {error}"
+        ) from None
+    return context
 
 
 def _read(path: Path) -> str:

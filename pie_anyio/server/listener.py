@@ -25,10 +25,14 @@ from pie_anyio.server.instances import Instances
 from pie_anyio.server.requests import Premises
 from pie_anyio.server.runner_limits import RunnerLimits
 from pie_anyio.server.store import ProgramStore, Registry
+from pie_anyio.server.unix_socket import unix_listener
 from pie_anyio.server.users import Users
+from pie_proto.addresses import ServerAddress
 from pie_proto.limits import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:
+    import ssl
+
     from pie_anyio.server.runner import Runner
 
 __all__ = ["SERVER_LIMITS", "Server", "serve"]
@@ -46,10 +50,21 @@ _PARTING_S: Final = 0.5
 _ACCEPT_PAUSE_S: Final = 0.1
 
 
-def serve(
-    host: str = "127.0.0.1",
+_LOCAL_HOST: Final = "127.0.0.1"
+
+# To who speaks plain HTTP where TLS is spoken.
+_TLS_ONLY: Final = (
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n"
+    b"this port speaks TLS: connect to wss://\n"
+)
+
+
+def serve(  # noqa: PLR0913 - each has a default, and all but two are named
+    host: str = _LOCAL_HOST,
     port: int = 0,
     *,
+    unix_path: str | os.PathLike[str] | None = None,
+    ssl_context: ssl.SSLContext | None = None,
     authorized_keys: Mapping[str, str | Iterable[str]] | None = None,
     internal_token: str | None = None,
     registry: str | os.PathLike[str] | None = None,
@@ -68,26 +83,34 @@ def serve(
     thread each. For development and tests: **it is no sandbox for hostile programs**, which run
     in this process, and bounds no client's share of memory.
 
-    ``port`` 0 takes a free one. ``authorized_keys`` gives each user's public keys, in the form of
-    OpenSSH's file of that name (as one text, or several); without it authentication is off and any
-    user name does (pages of web sites, which any browser here may have open, are turned away).
+    ``port`` 0 takes a free one. ``unix_path`` listens on a Unix socket instead, whose file is gone
+    afterwards; one left behind by a server is replaced. ``ssl_context``, with a certificate loaded,
+    has clients speak TLS (``wss://``). ``authorized_keys`` gives each user's public keys, in the
+    form of OpenSSH's file of that name (as one text, or several); without it authentication is off
+    and any user name does (pages of web sites, which any browser here may have open, are turned
+    away).
     ``internal_token`` lets its bearer in as the user ``internal``. ``registry`` is a folder of
     programs to be launched by name, see `Registry`. ``limits`` bounds each connection,
     ``runner_limits`` each instance. ``compile_cache`` keeps compiled code on disk.
 
-    Raises `ValueError` for a registry that is no folder, and (when it is entered) for a ``host``
-    that others can reach while authentication is off; `KeyFormatError`, which names the user, for
-    keys that are not understood; `OSError` for an address that cannot be listened on;
-    `ModuleNotFoundError` without the extra ``pie-anyio[server]``.
+    Raises `ValueError` for a registry that is no folder, for arguments that do not go together, and
+    (when it is entered) for a ``host`` that others can reach while authentication is off;
+    `KeyFormatError`, which names the user, for keys that are not understood; `OSError` for an
+    address that cannot be listened on; `ModuleNotFoundError` without the extra
+    ``pie-anyio[server]``.
 
     Leaving it terminates all instances, tells clients (code 1001, half a second for all of them to
     part), and waits for the threads, shielded from cancellation; a program that is being compiled
     cannot be stopped and is waited for. On asyncio it may be entered in one task and left in
     another, as test fixtures do.
     """
+    if unix_path is not None and (ssl_context is not None or (host, port) != (_LOCAL_HOST, 0)):
+        raise ValueError("on a Unix socket there is no host, no port and no TLS: leave them out")
     return Server(
         host,
         port,
+        unix_path=None if unix_path is None else os.path.abspath(unix_path),  # noqa: PTH100
+        ssl_context=ssl_context,
         users=Users(authorized_keys, internal_token),
         registry=None if registry is None else Registry(registry),
         limits=limits,
@@ -99,11 +122,13 @@ def serve(
 class Server:
     """An embedded server; made by `serve`. To be entered once."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what `serve` takes
         self,
         host: str,
         port: int,
         *,
+        unix_path: str | None,
+        ssl_context: ssl.SSLContext | None,
         users: Users,
         registry: Registry | None,
         limits: Limits,
@@ -112,6 +137,8 @@ class Server:
     ) -> None:
         self._host = host
         self._requested_port = port
+        self._unix_path = unix_path
+        self._ssl_context = ssl_context
         self._users = users
         self._registry = registry
         self._limits = limits
@@ -131,15 +158,21 @@ class Server:
     def url(self) -> str:
         """The URL to connect to, as ``ws://127.0.0.1:43211``."""
         host, port = self._entered()
-        return f"ws://[{host}]:{port}" if ":" in host else f"ws://{host}:{port}"
+        if self._unix_path is not None:
+            return ServerAddress.of_socket(self._unix_path).uri
+        scheme = "ws" if self._ssl_context is None else "wss"
+        return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
     @property
     def port(self) -> int:
         """The port that the server listens on."""
-        return self._entered()[1]
+        port = self._entered()[1]
+        if self._unix_path is not None:
+            raise RuntimeError("the server listens on a Unix socket: it has no port")
+        return port
 
     async def connect(self) -> ByteStream:
-        """A new connection to this server in memory, without a socket.
+        """A new connection to this server in memory, without a socket and without TLS.
 
         For tests and embedding: ``PieClient(server.url, connect=server.connect)``.
         """
@@ -182,13 +215,7 @@ class Server:
             stack.callback(runner.close)
             from pie_anyio.server.runner import Execution, ProgramError  # noqa: PLC0415 - wasmtime
 
-            multi = await anyio.create_tcp_listener(
-                local_host=self._host, local_port=self._requested_port
-            )
-            await stack.enter_async_context(multi)
-            listeners = cast("Sequence[SocketListener]", multi.listeners)
-            address = listeners[0].extra(SocketAttribute.local_address)
-            self._address = (_connectable(str(address[0])), int(address[1]))
+            listeners = await self._listen(stack)
             instances = Instances(partial(Execution, runner))
             premises = Premises(
                 users=self._users,
@@ -200,18 +227,25 @@ class Server:
             async with anyio.create_task_group() as tasks:
 
                 def admit(stream: ByteStream) -> None:
-                    tasks.start_soon(self._serve, Connection(stream, premises, self._limits))
+                    tasks.start_soon(self._serve, stream, premises)
+
+                def receive(stream: ByteStream) -> None:
+                    if self._ssl_context is None:
+                        admit(stream)
+                    else:
+                        tasks.start_soon(self._secure, stream, self._ssl_context, premises)
 
                 self._admit = admit
                 try:
                     for listener in listeners:
-                        tasks.start_soon(self._accept, listener, admit)
+                        tasks.start_soon(self._accept, listener, receive)
                     task_status.started()
                     assert self._leave is not None  # noqa: S101
                     await self._leave.wait()
                 finally:
                     with anyio.CancelScope(shield=True):
-                        await multi.aclose()
+                        for listener in listeners:
+                            await listener.aclose()
                         await instances.aclose()
                         await self._part()
                         if (ticker := runner.interrupter.ticker) is not None:
@@ -219,9 +253,26 @@ class Server:
                             await to_thread.run_sync(ticker.join)
                         tasks.cancel_scope.cancel()
 
+    async def _listen(self, stack: AsyncExitStack) -> Sequence[SocketListener]:
+        if self._unix_path is not None:
+            private = self._users.open
+            listener = await stack.enter_async_context(
+                unix_listener(self._unix_path, private=private)
+            )
+            self._address = (self._unix_path, 0)
+            return [listener]
+        multi = await anyio.create_tcp_listener(
+            local_host=self._host, local_port=self._requested_port
+        )
+        await stack.enter_async_context(multi)
+        listeners = cast("Sequence[SocketListener]", multi.listeners)
+        address = listeners[0].extra(SocketAttribute.local_address)
+        self._address = (_connectable(str(address[0])), int(address[1]))
+        return listeners
+
     async def _check_host(self) -> None:
         """Refuse to let everybody who can reach this machine run programs on it."""
-        if not self._users.open:
+        if not self._users.open or self._unix_path is not None:
             return
         found = await anyio.getaddrinfo(
             self._host,
@@ -252,7 +303,7 @@ class Server:
     async def _accept(
         self,
         listener: SocketListener,
-        admit: Callable[[ByteStream], None],
+        receive: Callable[[ByteStream], None],
     ) -> None:
         while True:
             try:
@@ -263,9 +314,37 @@ class Server:
                 _log.exception("a connection could not be accepted")
                 await anyio.sleep(_ACCEPT_PAUSE_S)
                 continue
-            admit(stream)
+            receive(stream)
 
-    async def _serve(self, connection: Connection) -> None:
+    async def _secure(
+        self, stream: ByteStream, context: ssl.SSLContext, premises: Premises
+    ) -> None:
+        """Agree with a client on TLS, in the time that it has for the whole opening, and serve."""
+        import ssl  # noqa: PLC0415 - by need
+
+        from pie_anyio.tls import server_stream  # noqa: PLC0415 - by need
+
+        secured = None
+        try:
+            with anyio.move_on_after(self._limits.handshake_timeout):
+                try:
+                    secured = await server_stream(stream, context)
+                except ssl.SSLError as exc:
+                    _log.debug("a client's TLS handshake failed: %s", exc)
+                    if exc.reason == "HTTP_REQUEST":
+                        await stream.send(_TLS_ONLY)
+                        await stream.send_eof()
+        except (anyio.EndOfStream, anyio.BrokenResourceError, OSError) as exc:
+            _log.debug("a client went before TLS was agreed on: %s", exc)
+        finally:
+            if secured is None:
+                with anyio.CancelScope(shield=True):
+                    await anyio.aclose_forcefully(stream)
+        if secured is not None:
+            await self._serve(secured, premises)
+
+    async def _serve(self, stream: ByteStream, premises: Premises) -> None:
+        connection = Connection(stream, premises, self._limits)
         self._connections.add(connection)
         try:
             await connection.run()

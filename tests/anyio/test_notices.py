@@ -94,9 +94,7 @@ async def test_a_callback_that_fails_is_logged_and_ends_nothing(
 async def test_the_embedded_server_declines_programs_that_are_servers(world: World) -> None:
     async with world() as (_, client):
         program_hash = await client.upload_program(component("hello"))
-        with pytest.raises(
-            LaunchFailed, match="on port 8080: the server said"
-        ):
+        with pytest.raises(LaunchFailed, match="on port 8080: the server said"):
             await client.launch_server_instance(program_hash, 8080)
         instance = await launch(client, "hello")
         assert await instance.result() == "done"

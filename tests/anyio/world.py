@@ -26,7 +26,7 @@ __all__ = [
     "world",
 ]
 
-SOON = 10
+SOON = 30
 """How long anything that must happen may take, in seconds: long enough for a busy machine."""
 
 

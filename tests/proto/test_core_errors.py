@@ -173,6 +173,7 @@ def test_the_tree() -> None:
         errors.InstanceFailed: errors.PieError,
         errors.RequestTimeout: errors.PieError,
         errors.KeyFormatError: errors.PieError,
+        errors.AgentError: errors.PieError,
         errors.ConnectFailed: ConnectionError,
         errors.ConnectionLost: ConnectionError,
     }

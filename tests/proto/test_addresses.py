@@ -1,0 +1,131 @@
+"""Where a server is: what a URI says, and what is odd about one."""
+
+from __future__ import annotations
+
+import pytest
+
+from pie_proto.addresses import ServerAddress
+
+
+@pytest.mark.parametrize(
+    ("uri", "host", "port", "target", "host_header"),
+    [
+        ("ws://127.0.0.1:8080", "127.0.0.1", 8080, "/", "127.0.0.1:8080"),
+        ("ws://pie.example", "pie.example", 80, "/", "pie.example"),
+        ("ws://pie.example:80/", "pie.example", 80, "/", "pie.example"),
+        ("ws://pie.example:443", "pie.example", 443, "/", "pie.example:443"),
+        ("ws://pie.example:", "pie.example", 80, "/", "pie.example"),
+        ("wss://pie.example", "pie.example", 443, "/", "pie.example"),
+        ("wss://pie.example:443", "pie.example", 443, "/", "pie.example"),
+        ("wss://pie.example:80", "pie.example", 80, "/", "pie.example:80"),
+        ("WSS://Pie.EXAMPLE/Path", "pie.example", 443, "/Path", "pie.example"),
+        ("ws://my_pie-1:1/a%20b?c=d&e", "my_pie-1", 1, "/a%20b?c=d&e", "my_pie-1:1"),
+        ("ws://h?q", "h", 80, "/?q", "h"),
+        ("ws://[::1]", "::1", 80, "/", "[::1]"),
+        ("wss://[2001:DB8::1]:8443/x", "2001:db8::1", 8443, "/x", "[2001:db8::1]:8443"),
+        ("ws://[fe80::1%25eth0]:8080", "fe80::1%eth0", 8080, "/", "[fe80::1]:8080"),
+        ("ws://[::ffff:127.0.0.1]/", "::ffff:127.0.0.1", 80, "/", "[::ffff:127.0.0.1]"),
+    ],
+)
+def test_a_uri_names_host_port_and_target(
+    uri: str, host: str, port: int, target: str, host_header: str
+) -> None:
+    address = ServerAddress.parse(uri)
+    assert (address.host, address.port, address.target) == (host, port, target)
+    assert address.host_header == host_header
+    assert address.path is None
+    assert address.uri == uri
+    assert address.secure == uri.lower().startswith("wss")
+
+
+@pytest.mark.parametrize(
+    ("uri", "path"),
+    [
+        ("ws+unix:///run/pie.sock", "/run/pie.sock"),
+        ("ws+unix:///a%20b%3Fc%23d%25", "/a b?c#d%"),
+        ("ws+unix:///caf%C3%A9", "/café"),
+        ("ws+unix:///%FF", "/\udcff"),
+    ],
+)
+def test_a_uri_names_a_unix_socket(uri: str, path: str) -> None:
+    address = ServerAddress.parse(uri)
+    assert address.path == path
+    assert (address.host_header, address.target, address.secure) == ("localhost", "/", False)
+    assert ServerAddress.of_socket(path) == address
+
+
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        ("", "begins with ws://"),
+        ("127.0.0.1:8080", "begins with ws://"),
+        ("localhost:8080", "begins with ws://"),
+        ("http://pie.example", "begins with ws://"),
+        ("unix:///run/pie.sock", "begins with ws://"),
+        ("ws://", "has no host"),
+        ("ws:///path", "has no host"),
+        ("ws:pie.example", "has no host"),
+        ("ws://:8080", "has no host"),
+        ("ws://pie.example:0", "no valid port"),
+        ("ws://pie.example:65536", "no valid port"),
+        ("ws://pie.example:http", "no valid port"),
+        ("ws://pie.example:-1", "no valid port"),
+        ("ws://[::1", "no valid host"),
+        ("ws://[pie.example]", "no valid host"),
+        ("ws://::1", "no host"),
+        ("ws://a::1", "no valid"),
+        ("ws://a%20b", "no valid host"),
+        ("ws://a\\b", "no valid host"),
+        ("ws://a,b", "no valid host"),
+        ("ws://café", "ASCII"),
+        ("ws://pie.example/a b", "ASCII"),
+        (" ws://pie.example", "ASCII"),
+        ("ws://pie.\nexample", "ASCII"),
+        ("ws://pie.example/\r\nX: y", "ASCII"),
+        ("ws://pie.example/#top", "fragment"),
+        ("ws://pie.example#", "fragment"),
+        ("ws+unix://run/pie.sock", "three slashes"),
+        ("ws+unix:run/pie.sock", "three slashes"),
+        ("ws+unix:", "three slashes"),
+        ("ws+unix:///", "three slashes"),
+        ("ws+unix:///run/", "three slashes"),
+        ("ws+unix:///run/pie.sock?x", "query"),
+        ("ws+unix:///run/pie.sock?", "query"),
+        ("ws+unix:///run/pie%00.sock", "NUL"),
+    ],
+)
+def test_an_odd_uri_is_refused_in_words(uri: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        ServerAddress.parse(uri)
+
+
+@pytest.mark.parametrize("scheme", ["ws", "wss", "http", "ws+unix"])
+@pytest.mark.parametrize("host", ["pie.example", "café", "[x"])
+def test_a_password_is_refused_and_not_repeated(scheme: str, host: str) -> None:
+    with pytest.raises(ValueError, match=r"authenticate\(\)") as caught:
+        ServerAddress.parse(f"{scheme}://ada:secret@{host}/")
+    assert "secret" not in str(caught.value)
+
+
+def test_a_sign_of_a_user_may_stand_in_a_path() -> None:
+    assert ServerAddress.parse("ws://pie.example/a@b").target == "/a@b"
+
+
+def test_a_uri_is_text() -> None:
+    with pytest.raises(TypeError, match="not bytes"):
+        ServerAddress.parse(b"ws://127.0.0.1")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("uri", "authority", "name"),
+    [
+        ("wss://pie.example", "pie.example:443", "pie.example"),
+        ("wss://pie.example.:8443", "pie.example.:8443", "pie.example"),
+        ("wss://[fe80::1%25eth0]", "[fe80::1]:443", "fe80::1"),
+    ],
+)
+def test_proxies_and_certificates_have_forms_of_their_own(
+    uri: str, authority: str, name: str
+) -> None:
+    address = ServerAddress.parse(uri)
+    assert (address.authority, address.server_name) == (authority, name)
