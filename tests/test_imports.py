@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("pie_proto", "pie_anyio")
+PACKAGES = ("pie_proto", "pie_anyio", "pie_trio_adapter")
 
 THE_WORLD = {
     "socket", "ssl", "asyncio", "trio", "anyio", "threading", "time", "selectors", "pathlib",
@@ -57,8 +57,9 @@ def test_the_core_opens_no_file(path: Path) -> None:
 @pytest.mark.parametrize(
     ("package", "forbidden"),
     [
-        ("pie_proto", ("pie_anyio", "pie")),
-        ("pie_anyio", ("pie",)),
+        ("pie_proto", ("pie_anyio", "pie_trio_adapter", "pie")),
+        ("pie_anyio", ("pie_trio_adapter", "pie")),
+        ("pie_trio_adapter", ("pie_anyio", "pie", "anyio", "asyncio")),
     ],
 )
 def test_drivers_import_the_core_and_not_each_other(
@@ -127,6 +128,7 @@ def loaded_by(statement: str) -> set[str]:
         ("import pie_proto.server", {"anyio", "asyncio", "trio", "cryptography", "wasmtime"}),
         ("import pie_anyio", {"trio", "wasmtime", "cryptography"}),
         ("import pie_anyio.server", {"trio", "wasmtime", "cryptography"}),
+        ("import pie_trio_adapter", {"anyio", "wasmtime", "cryptography"}),
         ("import pie", {"trio", "wasmtime", "cryptography"}),
     ],
 )
@@ -142,7 +144,9 @@ def test_the_guides_import_name_has_the_same_names() -> None:
     assert all(getattr(pie, name) is getattr(pie_anyio, name) for name in pie_anyio.__all__)
 
 
-@pytest.mark.parametrize("package", ["pie_proto", "pie_proto.server", "pie_anyio"])
+@pytest.mark.parametrize(
+    "package", ["pie_proto", "pie_proto.server", "pie_anyio", "pie_trio_adapter"]
+)
 def test_a_package_leaks_no_import(package: str) -> None:
     code = (
         f"import {package} as p, types\n"

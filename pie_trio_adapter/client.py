@@ -1,0 +1,239 @@
+"""`TrioPieClient`, a connection to a Pie server, for trio programs."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Sequence
+
+import trio
+
+from pie_proto import ConnectionState, Signer, Statistics
+from pie_proto import commands as c
+from pie_proto import events as e
+from pie_proto.errors import AuthenticationError, LocalProtocolError
+from pie_trio_adapter.driver import Driver
+from pie_trio_adapter.instance import Instance
+from pie_trio_adapter.requests import Progress, expect, request, upload
+from pie_trio_adapter.sources import UploadContent, open_content
+
+__all__ = ["TrioPieClient"]
+
+
+class TrioPieClient(trio.abc.AsyncResource):
+    """A connection to a Pie server, made by `open_client`.
+
+    Any number of tasks may use it at the same time. Every async method is a checkpoint. Nothing
+    here swallows a cancellation, and after any the connection is right: every method says what its
+    own means; what was cancelled before it began has sent nothing.
+
+    Once the connection is over, every method raises `ConnectionLost` (or `RemoteProtocolError`, if
+    the server broke the protocol), after events already received were read. A method that does not
+    fit the state raises `LocalProtocolError`, and nothing was sent.
+    """
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+        self._username: str | None = None
+
+    async def aclose(self) -> None:
+        """Close the connection; whoever still waits on it gets `ConnectionLost`. Idempotent.
+
+        Messages accepted before are sent. Bounded by ``limits.close_timeout``, also with unread
+        events and with a server that does not answer. Cancelled, it closes at once, and the
+        cancellation goes on.
+        """
+        try:
+            self._driver.close()
+            await self._driver.finished.wait()
+        finally:
+            self._driver.cancel()
+            with trio.CancelScope(shield=True):
+                await self._driver.finished.wait()
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the connection is open, as far as is known."""
+        return self._driver.connection.state is ConnectionState.OPEN
+
+    def statistics(self) -> Statistics:
+        """The numbers of this connection, as of now."""
+        return self._driver.connection.statistics()
+
+    # ------------------------------------------------------------------------------ authentication
+
+    async def authenticate(self, username: str, private_key: Signer | None = None) -> None:
+        """Say who you are, and prove it with ``private_key`` if the server asks for proof.
+
+        Any `Signer` will do: a key, an agent, a smart card. One that blocks is called in a worker
+        thread. Raises `AuthenticationError` if the server does not accept the user, or wants a
+        proof and there is no key. After a refusal, a cancellation or a failing signer the
+        connection is of no more use, and is closed. A connection has one user: to authenticate it
+        again as the same does nothing, as another is an `AuthenticationError`.
+        """
+        if private_key is not None and not isinstance(private_key, Signer):
+            raise LocalProtocolError(
+                f"private_key must have a method sign(challenge): {type(private_key).__name__}"
+            )
+        outcome = await request(self._driver, c.Identify(username))
+        if isinstance(outcome, e.ChallengeReceived):
+            outcome = await self._answer_challenge(username, private_key, outcome.challenge)
+        self._note_user(outcome, username)
+
+    def _note_user(self, outcome: e.Outcome, username: str | None) -> None:
+        already = isinstance(outcome, e.Authenticated) and (
+            outcome.method is e.Authentication.ALREADY
+        )
+        if already and self._username != username:
+            user = "with a token" if self._username is None else f"as {self._username!r}"
+            raise AuthenticationError(
+                f"this connection has been authenticated {user}: open another one",
+                reason="already authenticated",
+            )
+        self._username = username
+
+    async def _answer_challenge(
+        self, username: str, signer: Signer | None, challenge: bytes
+    ) -> e.Outcome:
+        try:
+            if signer is None:
+                raise AuthenticationError(
+                    f"the server wants proof that this is {username!r}: "
+                    "pass private_key= to authenticate()",
+                    reason="a private key is wanted",
+                )
+            signature = await _sign(signer, challenge)
+            return await request(self._driver, c.AnswerChallenge(signature))
+        except BaseException:
+            # Nothing but the answer to this challenge may be sent now, and there is none.
+            self._driver.close()
+            raise
+
+    async def internal_authenticate(self, token: str) -> None:
+        """Authenticate with the server's internal token; a wrong one is answered late.
+
+        Raises `AuthenticationError`. Cancelled, it closes the connection.
+        """
+        self._note_user(await request(self._driver, c.AuthenticateWithToken(token)), None)
+
+    # ------------------------------------------------------------------------------------- programs
+
+    async def upload_program(
+        self, program: UploadContent, /, *, progress: Progress | None = None
+    ) -> str:
+        """Upload a WebAssembly program; returns its hash, by which it is launched.
+
+        ``program`` is the content (``bytes``, ``bytearray``, ``memoryview``: not copied, and not to
+        be changed meanwhile) or the path of a file, which is read piece by piece.
+        ``progress(sent, size)`` is called in this task, in bytes. Raises `UploadFailed`. Cancelled,
+        it takes back what was sent, and the next upload is right.
+        """
+        with await open_content(program) as content:
+            command = c.UploadProgram(size=content.size, hash=content.hash, data=content.data)
+            await upload(self._driver, command, content, progress)
+        return content.hash
+
+    async def program_exists(self, hash: str) -> bool:  # noqa: A002 - the guide's name
+        """Whether the server has the program with this hash. Cancel-safe."""
+        outcome = await expect(self._driver, c.ProgramExists(hash), e.ProgramExistsAnswered)
+        return outcome.exists
+
+    # ------------------------------------------------------------------------------------ instances
+
+    async def launch_instance(
+        self,
+        hash: str,  # noqa: A002 - the guide's name
+        args: Sequence[str] = (),
+        detached: bool = False,
+    ) -> Instance:
+        """Launch the uploaded program with this hash.
+
+        Attached, its events come to this client. ``detached``, it runs on its own, and its output
+        is kept until somebody attaches it. Raises `LaunchFailed`. Cancelled, an instance that was
+        launched attached all the same is terminated.
+        """
+        command = c.LaunchInstance(hash=hash, arguments=_arguments(args), detached=detached)
+        return await self._launch(command)
+
+    async def launch_instance_from_registry(
+        self,
+        name: str,
+        args: Sequence[str] = (),
+        detached: bool = False,
+    ) -> Instance:
+        """Launch a program of the server's registry: ``name``, ``name@version``, ….
+
+        As `launch_instance` in everything else.
+        """
+        command = c.LaunchFromRegistry(name=name, arguments=_arguments(args), detached=detached)
+        return await self._launch(command)
+
+    async def _launch(self, command: c.LaunchInstance | c.LaunchFromRegistry) -> Instance:
+        outcome = await expect(self._driver, command, e.Launched)
+        return Instance(self._driver, outcome.instance_id, detached=outcome.detached)
+
+    async def launch_server_instance(
+        self,
+        hash: str,  # noqa: A002 - as for the other launches
+        port: int,
+        args: Sequence[str] = (),
+    ) -> None:
+        """Launch the uploaded program with this hash as a server of its own on ``port``.
+
+        It has no instance here. Raises `LaunchFailed`. Cancelled, the program may run all the same.
+        """
+        command = c.LaunchServerInstance(hash=hash, port=port, arguments=_arguments(args))
+        await request(self._driver, command)
+
+    async def attach_instance(self, instance_id: str) -> Instance:
+        """Take over a detached instance: its buffered output, then what it does from here on.
+
+        Raises `AttachFailed`. Cancelled, an instance that is attached all the same cannot be
+        given back; its events are dropped.
+        """
+        await expect(self._driver, c.AttachInstance(instance_id), e.Attached)
+        return Instance(self._driver, instance_id, detached=False)
+
+    async def list_instances(self) -> list[e.InstanceInfo]:
+        """The user's instances that run, or have finished and were not claimed. Cancel-safe."""
+        outcome = await expect(self._driver, c.ListInstances(), e.InstancesListed)
+        return list(outcome.instances)
+
+    async def terminate_instance(self, instance_id: str) -> None:
+        """Terminate an instance, attached or not; unread output of it is dropped, its end is not.
+
+        Raises `TerminateFailed`. Cancelled, also before, the instance is terminated all the same.
+        """
+        await request(self._driver, c.TerminateInstance(instance_id))
+
+    # --------------------------------------------------------------------------------------- server
+
+    async def ping(self) -> None:
+        """Check that the server answers. Cancel-safe.
+
+        While so many events are unread that reading is paused, it fails with `RequestTimeout` after
+        ``limits.request_grace``, and names the instance.
+        """
+        await request(self._driver, c.Ping())
+
+    async def query(self, subject: str, record: str) -> str:
+        """Ask the server about a subject; the text of its answer. Cancel-safe.
+
+        Raises `QueryFailed`. Some servers never answer a subject that they do not know: bound it
+        with a time limit of your own.
+        """
+        outcome = await expect(self._driver, c.Query(subject, record), e.QueryAnswered)
+        return outcome.result
+
+
+def _arguments(args: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(args, str) or not isinstance(args, Sequence):
+        raise LocalProtocolError(f"args must be a list of strings, not {args!r}")
+    return tuple(args)
+
+
+async def _sign(signer: Signer, challenge: bytes) -> bytes:
+    if inspect.iscoroutinefunction(signer.sign):
+        signature: bytes | Awaitable[bytes] = signer.sign(challenge)
+    else:
+        signature = await trio.to_thread.run_sync(signer.sign, challenge)
+    return await signature if inspect.isawaitable(signature) else signature
