@@ -4,11 +4,11 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-PACKAGES := pie_proto pie_anyio pie.py
+PACKAGES := pie_proto pie_anyio pie_trio_adapter pie.py
 CODE   := $(PACKAGES) tests examples docs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check format docs coverage ci clean
+.PHONY: help demo test test-slow test-all check format docs coverage ci clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
@@ -32,6 +32,9 @@ demo: $(VENV)/.user ## run the main job against an embedded server, on asyncio a
 
 test: $(VENV)/.dev ## run the tests (two minutes)
 	$(BIN)/python -m pytest -n auto -m 'not slow'
+
+test-slow: $(VENV)/.dev ## run the slow tests alone: other people's software, large transfers
+	$(BIN)/python -m pytest -n auto -m slow
 
 test-all: $(VENV)/.dev ## run the tests, the slow ones too
 	$(BIN)/python -m pytest -n auto
@@ -60,7 +63,8 @@ coverage: $(VENV)/.dev ## measure branch coverage
 ci: ## what continuous integration runs: every stage, bounded and timed
 	.ci/stage 10m check    $(MAKE) check
 	.ci/stage 15m test     $(MAKE) test
+	.ci/stage 12m slow     $(MAKE) test-slow
 	.ci/stage 5m  demo     $(MAKE) demo
 
 clean: ## remove what was made here
-	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* dist build
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* dist build

@@ -1,0 +1,1 @@
+"""The embedded server, met by software that nobody here wrote."""
