@@ -34,7 +34,7 @@ PAGES = [*sorted(DOCS.glob("*.md")), *sorted(ROOT.glob("*.md"))]
 # The front page has samples of its own form, and tests of their own.
 OWN_PAGES = [page for page in PAGES if page.parent == DOCS]
 OWN_PAGES += [ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"]
-PACKAGES = ("pie_proto", "pie_anyio")
+PACKAGES = ("pie_proto", "pie_anyio", "pie_trio_adapter")
 SECONDS = 30
 
 

@@ -316,5 +316,7 @@ def _failure(text: str) -> tuple[Event, str]:
     reason = _reason(text)
     for words, limit in _LIMITS_IN_WORDS.items():
         if words in text:
-            return Event.ServerError, f"{reason} (limit {limit})"
+            # What cannot be called with so much is the program's fault; what it may take is ours.
+            event = Event.Exception if limit == "call_bytes" else Event.ServerError
+            return event, f"{reason} (limit {limit})"
     return Event.Exception, reason

@@ -13,8 +13,9 @@ _MIB = 1024 * 1024
 class RunnerLimits:
     """What one instance may take, unless said otherwise. Over it, it ends as ServerError.
 
-    One exception: a program that asks for more memory *while it runs* is refused it, as the
-    WebAssembly instruction has it, and most end by a trap then: that is an Exception.
+    Two exceptions. A call with more than ``call_bytes`` is the program's fault, and ends it by an
+    Exception that names the limit. A program that asks for more memory *while it runs* is refused
+    it, as the WebAssembly instruction has it, and most end by a trap then: that is an Exception.
     """
 
     memory_bytes: int = 1024 * _MIB

@@ -28,7 +28,7 @@ from wasmtime import WasmtimeError
 from wasmtime import _ffi as ffi
 from wasmtime import component as wc
 
-from pie_anyio.server.host import Err, Host, LimitExceeded, Resource
+from pie_anyio.server.host import Err, Host, HostError, Resource
 
 __all__ = ["Call", "Lift", "Lower", "ResourceTypes", "UnknownType", "check", "lift_for"]
 
@@ -123,7 +123,7 @@ def _lower_enum(_call: Call, value: Any, out: Any) -> None:
 def _lift_bytes(call: Call, val: Any) -> bytes:
     size = val.of.list.size
     if size > call.host.call_bytes:
-        raise LimitExceeded(
+        raise HostError(
             f"{size} bytes in one call, more than {call.host.call_bytes} (limit call_bytes)"
         )
     if not size:

@@ -16,7 +16,6 @@ from pie_anyio.server.host import (
     HostError,
     HostFunction,
     HostFunctions,
-    LimitExceeded,
     Pollable,
     Resource,
     Unwind,
@@ -181,7 +180,7 @@ def _wall_resolution(_host: Host) -> dict[str, int]:
 
 def _random_bytes(host: Host, length: int) -> bytes:
     if length > host.call_bytes:
-        raise LimitExceeded(
+        raise HostError(
             f"{length} bytes in one call, more than {host.call_bytes} (limit call_bytes)"
         )
     return os.urandom(length)

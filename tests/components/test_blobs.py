@@ -74,5 +74,5 @@ async def test_a_blob_that_a_program_makes_over_the_limit_of_a_call_ends_it_by_n
             assert len(back) == limit
             await instance.upload_blob(bytes(limit + excess))
             event, reason = await instance.recv()
-            assert event is Event.ServerError
+            assert event is Event.Exception
             assert reason.endswith("(limit call_bytes)")

@@ -644,7 +644,7 @@ def test_a_blob_from_the_program_has_a_limit(call_bytes: int) -> None:
     started = limited(call_bytes=call_bytes).start("echo_blob")
     started.execution.send_blob(bytes(1001 if call_bytes == 1000 else 3_000_000))
     event, reason = started.outcome()
-    assert event is Event.ServerError
+    assert event is Event.Exception
     assert reason.endswith("(limit call_bytes)")
 
 
@@ -774,7 +774,7 @@ def test_calling_what_needs_a_model_says_so(programs: Programs) -> None:
         ("5", (Event.Exception, "exited with status 7")),
         ("6", (Event.Exception, "wasi:io/streams#[method]output-stream.write: 65537 bytes")),
         ("7", (Event.Exception, "wasi:io/streams#[method]output-stream.write-zeroes: 1844674")),
-        ("8", (Event.ServerError, "wasi:random/random#get-random-bytes: 18446744073709551615 b")),
+        ("8", (Event.Exception, "wasi:random/random#get-random-bytes: 18446744073709551615 b")),
     ],
 )
 def test_wasi_answers_as_it_should(
