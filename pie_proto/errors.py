@@ -187,7 +187,7 @@ def error_for(
             return _failed(event.command, event.reason)
         case TimedOut():
             return RequestTimeout(f"{_tried(event.command)}: {event.reason}", command=event.command)
-        case _:  # pragma: no cover
+        case _:
             assert_never(event)
 
 
@@ -250,7 +250,7 @@ def _tried(command: c.Command) -> str:
             return f"sending to instance {command.instance_id}"
         case c.TerminateInstance():
             return f"terminating instance {command.instance_id}"
-        case _:  # pragma: no cover
+        case _:
             assert_never(command)
 
 
@@ -272,6 +272,6 @@ def _failed(command: c.Command, reason: str) -> PieError:
             kind = QueryFailed
         case c.Ping() | c.ListInstances() | c.SendMessage():
             kind = RequestFailed
-        case _:  # pragma: no cover
+        case _:
             assert_never(command)
     return kind(message, command=command, reason=reason)

@@ -83,7 +83,6 @@ class Signer(Protocol):
 
     def sign(self, challenge: bytes, /) -> bytes | Awaitable[bytes]:
         """The raw signature over the raw ``challenge``."""
-        ...  # pragma: no cover
 
 
 class ParsedPrivateKey:

@@ -367,10 +367,9 @@ class ClientSession:
         return state
 
     def _check_instance(self, command: c.Command) -> tuple[str, InstanceInput] | None:
-        happened = _INSTANCE_INPUTS.get(type(command))
-        if happened is None:
+        if not isinstance(command, _TO_INSTANCE):
             return None
-        instance_id: str = command.instance_id  # type: ignore[union-attr]  # the table says so
+        happened, instance_id = _INSTANCE_INPUTS[type(command)], command.instance_id
         if not self._mailboxes.allows(instance_id, happened):
             state = self._mailboxes.state(instance_id)
             raise LocalProtocolError(
@@ -540,6 +539,8 @@ _AUTHENTICATION_OUTCOMES: dict[type[e.Outcome], AuthenticationInput] = {
     e.ChallengeReceived: AuthenticationInput.CHALLENGED,
     e.Failed: AuthenticationInput.REFUSED,
 }
+
+_TO_INSTANCE = (c.SendMessage, c.UploadBlob, c.AttachInstance, c.TerminateInstance)
 
 _INSTANCE_INPUTS: dict[type[c.Command], InstanceInput] = {
     c.SendMessage: InstanceInput.MESSAGE,

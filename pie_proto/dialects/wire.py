@@ -13,13 +13,12 @@ __all__ = ["bin_prefix", "field", "pack", "text_list", "unpack_map"]
 
 _T = TypeVar("_T")
 
-_packer = msgpack.Packer(use_bin_type=True)
-
 
 def pack(fields: dict[str, object]) -> bytes:
     """Pack one message. Raises `LocalProtocolError` for what cannot be packed, and nothing else."""
     try:
-        return _packer.pack(fields)
+        # Not by a packer kept for it, which two threads could use at one time.
+        return msgpack.packb(fields)
     except Exception as exc:  # UnicodeEncodeError, OverflowError, TypeError, ValueError
         raise LocalProtocolError(
             f"a message of type {fields.get('type')!r} cannot be packed: {exc}"
@@ -40,7 +39,7 @@ def bin_prefix(fields: dict[str, object], name: str, length: int) -> bytes:
         header = b"\xc5" + length.to_bytes(2, "big")
     else:
         header = b"\xc6" + length.to_bytes(4, "big")
-    return b"".join((head, packed[1:], _packer.pack(name), header))
+    return b"".join((head, packed[1:], msgpack.packb(name), header))
 
 
 def unpack_map(payload: bytes) -> Mapping[str, object]:
@@ -69,7 +68,7 @@ def field(message: Mapping[str, object], name: str, kind: type[_T]) -> _T:
         raise RemoteProtocolError(
             f"{_kind_of(message)} the field {name!r} {found}, not {kind.__name__}", close_code=1007
         )
-    if kind is int and value < 0:  # type: ignore[operator]  # mypy does not follow type() is
+    if isinstance(value, int) and value < 0:
         raise RemoteProtocolError(
             f"{_kind_of(message)} the field {name!r} is negative", close_code=1007
         )
