@@ -1,7 +1,7 @@
 """What the documentation shows works, and what it names exists.
 
-The first words behind a fence of Python say what the block is: ``python`` is a whole program, which
-is run; ``python fragment`` is a piece of one, which is compiled; ``python PATH`` is that file.
+What a block of Python is, and so what is done with it, its fence says: see `tests.code_blocks`. The
+samples, which want a server, have tests of their own.
 """
 
 from __future__ import annotations
@@ -11,11 +11,8 @@ import builtins
 import re
 import subprocess
 import sys
-import textwrap
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
 
 import anyio
 import pytest
@@ -26,14 +23,13 @@ import pie_proto
 import pie_proto.server
 from pie_anyio.server import serve
 from pie_proto.dialects import instance
+from tests.code_blocks import ROOT, Block, blocks, prose
 
-ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PROGRAMS = ROOT / "tests" / "programs"
 PAGES = [*sorted(DOCS.glob("*.md")), *sorted(ROOT.glob("*.md"))]
-# The front page has samples of its own form, and tests of their own.
-OWN_PAGES = [page for page in PAGES if page.parent == DOCS]
-OWN_PAGES += [ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"]
+# Old entries of the change log name what was there then.
+OWN_PAGES = [page for page in PAGES if page.name != "CHANGELOG.md"]
 PACKAGES = ("pie_proto", "pie_anyio", "pie_trio_adapter")
 SECONDS = 30
 
@@ -44,32 +40,10 @@ def name_of(page: object) -> str:
 
 # ------------------------------------------------------------------------------------------- code
 
-
-class Block(NamedTuple):
-    page: Path
-    line: int
-    info: str
-    code: str
-
-    def __str__(self) -> str:
-        return f"{self.page.name}:{self.line}"
-
-
-_FENCE = re.compile(r"^( *)```(\S[^\n]*)?\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
-
-
-def blocks(page: Path) -> Iterator[Block]:
-    text = page.read_text(encoding="utf-8")
-    for found in _FENCE.finditer(text):
-        info = (found[2] or "").strip()
-        if info.split(" ")[0] == "python":
-            line = text.count("\n", 0, found.start()) + 1
-            yield Block(page, line, info, textwrap.dedent(found[3]))
-
-
 BLOCKS = [block for page in OWN_PAGES for block in blocks(page)]
-WHOLE = [block for block in BLOCKS if block.info == "python"]
-FILES = [block for block in BLOCKS if block.info.endswith(".py")]
+WHOLE = [block for block in BLOCKS if block.kind == "python"]
+FILES = [block for block in BLOCKS if block.kind == "python PATH"]
+KINDS = {"python", "python fragment", "python PATH", "python sample", "python piece"}
 
 
 def run_python(*arguments: str) -> str:
@@ -83,10 +57,7 @@ def run_python(*arguments: str) -> str:
 
 
 def test_every_block_of_python_says_what_it_is() -> None:
-    kinds = {block.info for block in BLOCKS} - {block.info for block in FILES}
-    assert kinds <= {"python", "python fragment"}
-    assert WHOLE
-    assert FILES
+    assert {block.kind for block in BLOCKS} == KINDS
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=str)
@@ -128,11 +99,6 @@ def test_the_drawn_pages_are_up_to_date() -> None:
 
 
 # ------------------------------------------------------------------------------------------ links
-
-
-def prose(page: Path) -> str:
-    """The text of a page without its fenced blocks."""
-    return _FENCE.sub("", page.read_text(encoding="utf-8"))
 
 
 def anchors(page: Path) -> set[str]:
