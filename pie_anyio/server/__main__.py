@@ -59,15 +59,27 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         help="the private key of the certificate, if it is not in the same file",
     )
-    parser.add_argument(
+    known = parser.add_mutually_exclusive_group()
+    known.add_argument(
         "--authorized-keys",
         metavar="USER=FILE",
         type=_user_and_file,
         action="append",
-        help="a user, and a file of public keys in the form of OpenSSH; as often as you like. "
-        "Without it authentication is off: any user name does, and only this machine may connect",
+        help="a user, and a file of public keys in the form of OpenSSH; as often as you like",
+    )
+    known.add_argument(
+        "--users",
+        metavar="FILE",
+        help="a TOML file of users and their keys, followed when it changes. Without this and "
+        "--authorized-keys authentication is off: any user name does, and only this machine may "
+        "connect",
     )
     parser.add_argument("--registry", metavar="DIR", help="a folder of programs to launch by name")
+    parser.add_argument(
+        "--programs",
+        metavar="DIR",
+        help="a folder to keep uploaded programs in; without it they are gone with the server",
+    )
     parser.add_argument(
         "--internal-token-file",
         metavar="FILE",
@@ -118,8 +130,10 @@ async def _serve(options: argparse.Namespace) -> None:
             unix_path=options.unix,
             ssl_context=ssl_context,
             authorized_keys=keys,
+            users=options.users,
             internal_token=token,
             registry=options.registry,
+            programs=options.programs,
         ) as server:
             print(f"pie server listening on {server.url}", flush=True)  # noqa: T201
             await stop()

@@ -6,22 +6,19 @@ import logging
 import threading
 import uuid
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import anyio
 from anyio.lowlevel import current_token
 
 from pie_anyio.server.output import OutputQueue
+from pie_anyio.server.runner_limits import RunnerLimits
 from pie_proto.events import Event, InstanceInfo
 
 if TYPE_CHECKING:
     from pie_anyio.server.runner import Execution, Program
 
-__all__ = ["FINISHED_INSTANCES", "Instance", "Instances", "Listener", "Start", "call_soon"]
-
-FINISHED_INSTANCES: Final = 1000
-"""How many finished instances wait to be attached to, at most; the oldest are forgotten. Each may
-have kept 2 MiB of output."""
+__all__ = ["Instance", "Instances", "Listener", "Start", "call_soon"]
 
 _log = logging.getLogger(__name__)
 
@@ -69,11 +66,12 @@ class Instance:
         arguments: tuple[str, ...],
         *,
         schedule: Callable[[Callable[[], object]], object],
+        kept_bytes: int,
     ) -> None:
         self.id = str(uuid.uuid4())
         self.owner = owner
         self.arguments = arguments
-        self.output = OutputQueue(lambda: schedule(self._readable))
+        self.output = OutputQueue(lambda: schedule(self._readable), kept_bytes)
         self.listener: Listener | None = None
 
     def __repr__(self) -> str:
@@ -102,8 +100,9 @@ class Instance:
 class Instances:
     """All instances of one server. For the event loop's thread only."""
 
-    def __init__(self, start: Start) -> None:
+    def __init__(self, start: Start, limits: RunnerLimits) -> None:
         self._start = start
+        self._limits = limits
         self._schedule = call_soon()
         self._all: dict[str, Instance] = {}
         self._running: dict[Instance, tuple[Execution, threading.Thread]] = {}
@@ -116,11 +115,18 @@ class Instances:
         """Run a program in a thread of its own, for ``listener`` unless that is ``None``.
 
         Raises `ValueError` for arguments that no program can be given, and `RuntimeError` when the
-        server is closing or has no thread to spare.
+        server is closing, runs as many as it may, or has no thread to spare.
         """
         if self._stopped is not None:
             raise RuntimeError("the server is closing")
-        instance = Instance(owner, arguments, schedule=self._schedule)
+        if len(self._running) >= self._limits.running_instances:
+            raise RuntimeError(
+                f"{len(self._running)} instances run here, and no more may at one time "
+                "(limit running_instances)"
+            )
+        instance = Instance(
+            owner, arguments, schedule=self._schedule, kept_bytes=self._limits.kept_bytes
+        )
         execution = self._start(
             program, instance_id=instance.id, arguments=arguments, output=instance.output.put
         )
@@ -232,5 +238,5 @@ class Instances:
         if instance.id not in self._all:
             return
         self._finished[instance] = None
-        if len(self._finished) > FINISHED_INSTANCES:
+        if len(self._finished) > self._limits.finished_instances:
             self.claimed(next(iter(self._finished)))

@@ -22,11 +22,13 @@ from anyio.streams.stapled import StapledObjectStream
 from pie_anyio.server.connection import Connection
 from pie_anyio.server.home import Home
 from pie_anyio.server.instances import Instances
+from pie_anyio.server.program_folder import ProgramFolder
 from pie_anyio.server.requests import Premises
 from pie_anyio.server.runner_limits import RunnerLimits
 from pie_anyio.server.store import ProgramStore, Registry
 from pie_anyio.server.unix_socket import unix_listener
 from pie_anyio.server.users import Users
+from pie_anyio.server.users_file import UsersFile
 from pie_proto.addresses import ServerAddress
 from pie_proto.limits import DEFAULT_LIMITS, Limits
 
@@ -66,8 +68,10 @@ def serve(  # noqa: PLR0913 - each has a default, and all but two are named
     unix_path: str | os.PathLike[str] | None = None,
     ssl_context: ssl.SSLContext | None = None,
     authorized_keys: Mapping[str, str | Iterable[str]] | None = None,
+    users: str | os.PathLike[str] | None = None,
     internal_token: str | None = None,
     registry: str | os.PathLike[str] | None = None,
+    programs: str | os.PathLike[str] | None = None,
     limits: Limits = SERVER_LIMITS,
     runner_limits: RunnerLimits | None = None,
     compile_cache: bool = True,
@@ -86,17 +90,19 @@ def serve(  # noqa: PLR0913 - each has a default, and all but two are named
     ``port`` 0 takes a free one. ``unix_path`` listens on a Unix socket instead, whose file is gone
     afterwards; one left behind by a server is replaced. ``ssl_context``, with a certificate loaded,
     has clients speak TLS (``wss://``). ``authorized_keys`` gives each user's public keys, in the
-    form of OpenSSH's file of that name (as one text, or several); without it authentication is off
-    and any user name does (pages of web sites, which any browser here may have open, are turned
-    away).
+    form of OpenSSH's file of that name (as one text, or several); ``users`` is a TOML file of them
+    instead, which is followed when it changes. Without either, authentication is off and any user
+    name does (pages of web sites, which any browser here may have open, are turned away).
     ``internal_token`` lets its bearer in as the user ``internal``. ``registry`` is a folder of
-    programs to be launched by name, see `Registry`. ``limits`` bounds each connection,
-    ``runner_limits`` each instance. ``compile_cache`` keeps compiled code on disk.
+    programs to be launched by name, see `Registry`; ``programs`` one in which uploaded programs
+    outlive the server, made if it is not there. ``limits`` bounds each connection,
+    ``runner_limits`` each instance and their number. ``compile_cache`` keeps compiled code on disk.
 
-    Raises `ValueError` for a registry that is no folder, for arguments that do not go together, and
-    (when it is entered) for a ``host`` that others can reach while authentication is off;
-    `KeyFormatError`, which names the user, for keys that are not understood; `OSError` for an
-    address that cannot be listened on; `ModuleNotFoundError` without the extra
+    Raises `ValueError` for a folder that is none, for a file of users that is not understood, for
+    arguments that do not go together, and (when it is entered) for a ``host`` that others can reach
+    while authentication is off; `KeyFormatError`, which names the user, for keys that are not
+    understood; `OSError` for a file of users that cannot be read, a folder that cannot be made, and
+    an address that cannot be listened on; `ModuleNotFoundError` without the extra
     ``pie-anyio[server]``.
 
     Leaving it terminates all instances, tells clients (code 1001, half a second for all of them to
@@ -106,13 +112,16 @@ def serve(  # noqa: PLR0913 - each has a default, and all but two are named
     """
     if unix_path is not None and (ssl_context is not None or (host, port) != (_LOCAL_HOST, 0)):
         raise ValueError("on a Unix socket there is no host, no port and no TLS: leave them out")
+    if users is not None and authorized_keys is not None:
+        raise ValueError("users and authorized_keys both say who may connect: give one of them")
     return Server(
         host,
         port,
         unix_path=None if unix_path is None else os.path.abspath(unix_path),  # noqa: PTH100
         ssl_context=ssl_context,
-        users=Users(authorized_keys, internal_token),
+        users=Users(authorized_keys, internal_token, None if users is None else UsersFile(users)),
         registry=None if registry is None else Registry(registry),
+        folder=None if programs is None else ProgramFolder(programs),
         limits=limits,
         runner_limits=runner_limits,
         compile_cache=compile_cache,
@@ -131,6 +140,7 @@ class Server:
         ssl_context: ssl.SSLContext | None,
         users: Users,
         registry: Registry | None,
+        folder: ProgramFolder | None,
         limits: Limits,
         runner_limits: RunnerLimits | None,
         compile_cache: bool,
@@ -141,6 +151,7 @@ class Server:
         self._ssl_context = ssl_context
         self._users = users
         self._registry = registry
+        self._folder = folder
         self._limits = limits
         self._runner_limits = runner_limits
         self._compile_cache = compile_cache
@@ -215,11 +226,13 @@ class Server:
             stack.callback(runner.close)
             from pie_anyio.server.runner import Execution, ProgramError  # noqa: PLC0415 - wasmtime
 
+            if self._folder is not None:
+                await to_thread.run_sync(self._folder.make)
             listeners = await self._listen(stack)
-            instances = Instances(partial(Execution, runner))
+            instances = Instances(partial(Execution, runner), runner.limits)
             premises = Premises(
                 users=self._users,
-                programs=ProgramStore(runner.compile),
+                programs=ProgramStore(runner.compile, self._folder),
                 registry=self._registry,
                 instances=instances,
                 program_error=ProgramError,
@@ -284,7 +297,7 @@ class Server:
             if not ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback:
                 raise ValueError(
                     f"with authentication off, whoever reaches {self._host} ({address[0]}) could "
-                    "run programs here: listen on 127.0.0.1, or give authorized_keys"
+                    "run programs here: listen on 127.0.0.1, or give authorized_keys or users"
                 )
 
     def _new_runner(self) -> Runner:

@@ -13,11 +13,7 @@ from typing import Final
 
 from pie_proto.events import Event
 
-__all__ = ["KEPT_BYTES", "OutputQueue"]
-
-KEPT_BYTES: Final = 1024 * 1024
-"""How much of each stream is kept for an instance that nobody is attached to: the last 1 MiB, as
-the real server has it."""
+__all__ = ["OutputQueue"]
 
 # A program that is this far ahead of its client waits, until half of it is gone (one wake-up then
 # serves many writes). An event larger than that goes through whole.
@@ -37,7 +33,7 @@ class OutputQueue:
     """Events of one instance, in order, bounded in bytes.
 
     While somebody is attached, events wait here to be taken, and a program that runs ahead of its
-    client blocks. While nobody is, the program never blocks: the last `KEPT_BYTES` of stdout and
+    client blocks. While nobody is, the program never blocks: the last ``kept_bytes`` of stdout and
     of stderr are kept, and messages and blobs are lost.
 
     ``readable`` is called without any lock, in the instance's thread, when there is something to
@@ -45,8 +41,9 @@ class OutputQueue:
     loop's, never blocks, and takes a lock that nobody holds for long.
     """
 
-    def __init__(self, readable: Callable[[], object]) -> None:
+    def __init__(self, readable: Callable[[], object], kept_bytes: int) -> None:
         self._readable = readable
+        self._kept_bytes = kept_bytes
         self._condition = threading.Condition(threading.Lock())
         self._attached = False
         self._closed = False
@@ -160,8 +157,8 @@ class OutputQueue:
         if kept is None or isinstance(data, bytes):
             return
         kept += data.encode()
-        if len(kept) > KEPT_BYTES:
-            del kept[:-KEPT_BYTES]
+        if (surplus := len(kept) - self._kept_bytes) > 0:
+            del kept[:surplus]
 
 
 def _size(data: str | bytes) -> int:

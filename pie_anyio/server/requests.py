@@ -153,7 +153,7 @@ class Requests:
                     request_id, await premises.programs.exists(content_hash)
                 )
             case c.UploadProgram(hash=content_hash, data=data):
-                await premises.programs.add(content_hash, lambda: bytes(data or b""))
+                await premises.programs.upload(content_hash, bytes(data or b""))
                 return e.ProgramUploaded(request_id, content_hash)
             case c.LaunchInstance(hash=content_hash):
                 program = await premises.programs.get(content_hash)
@@ -183,7 +183,7 @@ class Requests:
             return e.Authenticated(request_id, e.Authentication.ALREADY)
         match command:
             case c.Identify(username):
-                if not users.knows(username):
+                if not await users.knows(username):
                     return e.Failed(request_id, command, f"User {username!r} is not authorized")
                 self._user = username
                 if users.open:

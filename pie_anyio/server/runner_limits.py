@@ -1,4 +1,4 @@
-"""What one running program may take of the server: every bound by name, without wasmtime."""
+"""What running programs may take of the server: every bound by name, without wasmtime."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ _MIB = 1024 * 1024
 class RunnerLimits:
     """What one instance may take, unless said otherwise. Over it, it ends as ServerError.
 
-    Two exceptions. A call with more than ``call_bytes`` is the program's fault, and ends it by an
-    Exception that names the limit. A program that asks for more memory *while it runs* is refused
-    it, as the WebAssembly instruction has it, and most end by a trap then: that is an Exception.
+    Not so: a call with more than ``call_bytes`` is the program's fault, and ends it by an Exception
+    that names the limit. A program that asks for more memory *while it runs* is refused it, as the
+    WebAssembly instruction has it, and most end by a trap then: that is an Exception. The last
+    three end nothing.
     """
 
     memory_bytes: int = 1024 * _MIB
@@ -35,4 +36,14 @@ class RunnerLimits:
     """Blobs, and messages not yet received, that the server keeps for an instance in its own
     memory: as much as the largest upload of a real server."""
     store_bytes: int = 64 * _MIB
-    """Characters in the key-value store, which all instances of a runner share."""
+    """Characters in the key-value store, which all instances of a server share. Over it, the one
+    that would keep more ends."""
+    running_instances: int = 1000
+    """Instances that run at one time, all users' together; another launch is refused, in words.
+    Each has a thread: a thousand small ones take some 150 MiB, and many systems allow a user no
+    more than a few thousand threads."""
+    finished_instances: int = 1000
+    """Instances that have ended and wait to be attached to; the oldest are forgotten."""
+    kept_bytes: int = 1 * _MIB
+    """Of each of stdout and stderr, for an instance that nobody is attached to: the last so many,
+    as a real server keeps them."""

@@ -12,6 +12,7 @@ import anyio
 from anyio import to_thread
 
 if TYPE_CHECKING:
+    from pie_anyio.server.program_folder import ProgramFolder
     from pie_anyio.server.runner import Program
 
 __all__ = ["NotFound", "ProgramName", "ProgramStore", "Registry"]
@@ -22,45 +23,84 @@ class NotFound(Exception):
 
 
 class ProgramStore:
-    """Compiled programs, in memory for as long as the server lives.
+    """Compiled programs, in memory for as long as the server lives; uploads also in a ``folder``.
 
-    ``compile_program`` blocks and is called in a worker thread. Content is compiled once, however
-    many ask for it at a time. For the event loop's thread only.
+    ``compile_program`` blocks and is called in a worker thread, as is all that the folder does.
+    Content is compiled once, however many ask for it at a time. For the event loop's thread only.
     """
 
-    def __init__(self, compile_program: Callable[[bytes | str], Program]) -> None:
+    def __init__(
+        self,
+        compile_program: Callable[[bytes | str], Program],
+        folder: ProgramFolder | None = None,
+    ) -> None:
         self._compile = compile_program
+        self._folder = folder
         self._programs: dict[Hashable, Program] = {}
         self._compiling: dict[Hashable, anyio.Event] = {}
 
     def __len__(self) -> int:
         return len(self._programs)
 
-    async def exists(self, key: Hashable) -> bool:
-        """Whether the program is here, as soon as that is known."""
-        await self._settled(key)
-        return key in self._programs
+    async def exists(self, content_hash: str) -> bool:
+        """Whether the program was uploaded, as soon as that is known. Raises `OSError`."""
+        await self._settled(content_hash)
+        if content_hash in self._programs:
+            return True
+        folder = self._folder
+        return folder is not None and await to_thread.run_sync(
+            lambda: folder.load(content_hash) is not None
+        )
 
-    async def get(self, key: Hashable) -> Program:
-        """The program, as soon as it is compiled. Raises `NotFound`."""
-        await self._settled(key)
-        try:
-            return self._programs[key]
-        except KeyError:
-            raise NotFound(f"Program not found: {key}") from None
+    async def get(self, content_hash: str) -> Program:
+        """An uploaded program, as soon as it is compiled.
 
-    async def add(self, key: Hashable, load: Callable[[], bytes | str]) -> Program:
+        Raises `NotFound`, and for one from the folder what compiling and reading it raise.
+        """
+
+        def load() -> bytes:
+            data = None if self._folder is None else self._folder.load(content_hash)
+            if data is None:
+                raise NotFound(f"Program not found: {content_hash}")
+            return data
+
+        return await self.add(content_hash, load)
+
+    async def upload(self, content_hash: str, data: bytes) -> Program:
+        """Compile a program, unless it is here already, and then keep it in the folder.
+
+        Raises what `add` does, and `OSError` for what cannot be kept: such a program is not here.
+        """
+        folder = self._folder
+
+        def keep() -> None:
+            if folder is not None:
+                folder.keep(content_hash, data)
+
+        return await self.add(content_hash, lambda: data, keep)
+
+    async def add(
+        self,
+        key: Hashable,
+        load: Callable[[], bytes | str],
+        compiled: Callable[[], object] = lambda: None,
+    ) -> Program:
         """Compile what ``load`` gives, in a worker thread, unless the program is here already.
 
-        Raises what compiling and ``load`` raise (``ProgramError``, `OSError`). Cancelling waits
-        for the compiler, which cannot be stopped.
+        ``compiled`` is called there once that went well. Raises what compiling (``ProgramError``)
+        and the two functions raise. Cancelling waits for the compiler, which cannot be stopped.
         """
         await self._settled(key)
         if key not in self._programs:
             settled = self._compiling[key] = anyio.Event()
+
+            def work() -> Program:
+                program = self._compile(load())
+                compiled()
+                return program
+
             try:
-                program = await to_thread.run_sync(lambda: self._compile(load()))
-                self._programs[key] = program
+                self._programs[key] = await to_thread.run_sync(work)
             finally:
                 del self._compiling[key]
                 settled.set()

@@ -14,6 +14,7 @@ from anyio import to_thread
 from pie_proto.errors import KeyFormatError
 
 if TYPE_CHECKING:
+    from pie_anyio.server.users_file import UsersFile
     from pie_proto.public_keys import PublicKey
 
 __all__ = ["CHALLENGE_BYTES", "INTERNAL_USER", "Users"]
@@ -29,16 +30,18 @@ class Users:
     """The users that a server knows, and the keys that prove them.
 
     ``authorized_keys`` gives each user's keys in the form of OpenSSH's file of that name, as one
-    text or several; ``None`` turns authentication off. Raises `KeyFormatError`, which names the
-    user, for a text that is not understood.
+    text or several, and ``file`` in its own; without either, authentication is off. Raises
+    `KeyFormatError`, which names the user, for a text that is not understood.
     """
 
     def __init__(
         self,
         authorized_keys: Mapping[str, str | Iterable[str]] | None,
         internal_token: str | None,
+        file: UsersFile | None = None,
     ) -> None:
         self._token = None if internal_token is None else internal_token.encode()
+        self._file = file
         self._keys: dict[str, tuple[PublicKey, ...]] | None = None
         if authorized_keys is not None:
             self._keys = {user: _parsed(user, text) for user, text in authorized_keys.items()}
@@ -46,11 +49,12 @@ class Users:
     @property
     def open(self) -> bool:
         """Whether authentication is off: any name does."""
-        return self._keys is None
+        return self._keys is None and self._file is None
 
-    def knows(self, username: str) -> bool:
+    async def knows(self, username: str) -> bool:
         """Whether there is such a user; with authentication off, there is."""
-        return self._keys is None or username in self._keys
+        keys = await self._current()
+        return keys is None or username in keys
 
     def objection(self, headers: Iterable[tuple[str, str]]) -> str | None:
         """Why not even to talk to a client whose handshake has these headers, if so.
@@ -73,12 +77,15 @@ class Users:
 
     async def verify(self, username: str, challenge: bytes, signature: bytes) -> bool:
         """Whether one of the user's keys signed the challenge; in a worker thread."""
-        keys = (self._keys or {}).get(username, ())
+        keys = (await self._current() or {}).get(username, ())
 
         def verify() -> bool:
             return any(key.verify(challenge, signature) for key in keys)
 
         return await to_thread.run_sync(verify)
+
+    async def _current(self) -> Mapping[str, tuple[PublicKey, ...]] | None:
+        return self._keys if self._file is None else await to_thread.run_sync(self._file.keys)
 
     def is_token(self, token: str) -> bool:
         """Whether this is the internal token, found out in a time that does not tell more."""

@@ -108,6 +108,10 @@ class Peer:
     async def upload(self, data: bytes) -> Outcome:
         return await self.ask(UploadProgram(size=len(data), hash=hash_of(data), data=data))
 
+    async def refusal_of_upload(self, data: bytes) -> str:
+        """Why the server does not take a program."""
+        return await self.refusal(UploadProgram(size=len(data), hash=hash_of(data), data=data))
+
     async def launch(self, name: str, *arguments: str, detached: bool = False) -> str:
         """Upload and launch a test program; the id of its instance."""
         data = component(name)

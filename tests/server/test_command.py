@@ -59,6 +59,10 @@ async def test_the_command_serves_until_it_is_told_to_stop(
         (("--authorized-keys", f"joe={sys.executable}"), "is not text"),
         (("--internal-token-file", os.devnull), "holds no token"),
         (("--registry", "no-such-folder"), "is not a folder"),
+        (("--programs", __file__), "is not a folder"),
+        (("--users", "no-such-file"), "no-such-file"),
+        (("--users", __file__), f"{__file__} is not TOML"),
+        (("--users", "users.toml", "--authorized-keys", "joe=keys"), "not allowed with argument"),
     ],
 )
 def test_the_command_says_what_is_wrong(

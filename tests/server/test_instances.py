@@ -6,7 +6,7 @@ import uuid
 
 import pytest
 
-from pie_anyio.server import Server, instances
+from pie_anyio.server import RunnerLimits, Server, serve
 from pie_proto import (
     Attached,
     AttachFailed,
@@ -106,11 +106,9 @@ async def test_output_is_neither_lost_nor_doubled_when_nobody_is_behind(server: 
         assert len(numbers) > 50
 
 
-async def test_only_so_many_finished_instances_wait_to_be_claimed(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(instances, "FINISHED_INSTANCES", 2)
-    async with client(server) as peer:
+async def test_only_so_many_finished_instances_wait_to_be_claimed() -> None:
+    limits = RunnerLimits(finished_instances=2)
+    async with serve(runner_limits=limits) as server, client(server) as peer:
         ids = []
         for _ in range(4):
             ids.append(await peer.launch("error", detached=True))

@@ -8,9 +8,11 @@ from contextlib import contextmanager
 
 import pytest
 
-from pie_anyio.server.output import KEPT_BYTES, OutputQueue
+from pie_anyio.server.output import OutputQueue
+from pie_anyio.server.runner_limits import RunnerLimits
 from pie_proto import Event
 
+KEPT_BYTES = RunnerLimits().kept_bytes
 PIECE = "x" * 65_536
 SECONDS = 10
 
@@ -22,7 +24,7 @@ def told() -> list[None]:
 
 @pytest.fixture
 def queue(told: list[None]) -> OutputQueue:
-    return OutputQueue(lambda: told.append(None))
+    return OutputQueue(lambda: told.append(None), KEPT_BYTES)
 
 
 @contextmanager
