@@ -75,21 +75,28 @@ def _check_write(_host: Host, _stream: _OutputStream) -> int:
 
 
 def _write(host: Host, stream: _OutputStream, contents: bytes) -> None:
-    if len(contents) > _WRITE_PERMIT:
-        raise HostError(f"{len(contents)} bytes where check-write permits {_WRITE_PERMIT}")
+    _check_length(len(contents), _WRITE_PERMIT)
     host.write(stream.event, contents)
 
 
 def _blocking_write(host: Host, stream: _OutputStream, contents: bytes) -> None:
-    if len(contents) > _BLOCKING_WRITE:
-        raise HostError(f"{len(contents)} bytes where {_BLOCKING_WRITE} are allowed at once")
+    _check_length(len(contents), _BLOCKING_WRITE)
     host.write(stream.event, contents)
 
 
 def _write_zeroes(host: Host, stream: _OutputStream, length: int) -> None:
-    if length > _WRITE_PERMIT:
-        raise HostError(f"{length} bytes where check-write permits {_WRITE_PERMIT}")
+    _check_length(length, _WRITE_PERMIT)
     host.write(stream.event, bytes(length))
+
+
+def _blocking_write_zeroes(host: Host, stream: _OutputStream, length: int) -> None:
+    _check_length(length, _BLOCKING_WRITE)
+    host.write(stream.event, bytes(length))
+
+
+def _check_length(length: int, most: int) -> None:
+    if length > most:
+        raise HostError(f"{length} bytes at once, where {most} are allowed")
 
 
 def _flush(_host: Host, _stream: _OutputStream) -> None:
@@ -228,7 +235,7 @@ FUNCTIONS: Final[HostFunctions] = {
     "wasi:io/streams#[method]output-stream.blocking-flush": _flush,
     "wasi:io/streams#[method]output-stream.subscribe": _always_ready,
     "wasi:io/streams#[method]output-stream.write-zeroes": _write_zeroes,
-    "wasi:io/streams#[method]output-stream.blocking-write-zeroes-and-flush": _write_zeroes,
+    "wasi:io/streams#[method]output-stream.blocking-write-zeroes-and-flush": _blocking_write_zeroes,
     "wasi:io/streams#[method]output-stream.splice": _splice,
     "wasi:io/streams#[method]output-stream.blocking-splice": _splice,
     "wasi:cli/environment#get-environment": _get_environment,

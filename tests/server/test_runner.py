@@ -17,7 +17,8 @@ from typing import cast
 import pytest
 import wasmtime.component
 
-from pie_anyio.server.host import Err, Host
+from pie_anyio.server import inferlet, wasi
+from pie_anyio.server.host import Err, Host, HostFunction
 from pie_anyio.server.inferlet import FUNCTIONS, Shared, Subscription
 from pie_anyio.server.runner import (
     Execution,
@@ -784,6 +785,49 @@ def test_wasi_answers_as_it_should(
     event, reason = started.outcome()
     assert (event, reason[: len(outcome[1])]) == outcome
     assert started.text() == "well\n\0\0"
+
+
+def test_what_toolchains_link_in_answers_as_it_should(programs: Programs) -> None:
+    started = programs.start("toolchain")
+    assert started.outcome() == (Event.Completed, "")
+    assert started.text(Event.Stderr) == "\0" * 4096
+    event, reason = programs.run("toolchain", "too many")
+    assert event is Event.Exception
+    assert reason == (
+        "wasi:io/streams#[method]output-stream.blocking-write-zeroes-and-flush: "
+        "4097 bytes at once, where 4096 are allowed"
+    )
+
+
+def test_there_is_no_function_that_no_program_here_calls() -> None:
+    called: set[str] = set()
+
+    def noted(name: str, function: HostFunction) -> HostFunction:
+        def call(*arguments: object) -> object:
+            called.add(name)
+            return function(*arguments)
+
+        return call
+
+    table = {**wasi.FUNCTIONS, **inferlet.FUNCTIONS}
+    functions = {name: noted(name, function) for name, function in table.items()}
+    programs = Programs(Runner(cache=False, functions=functions))
+    listener = programs.start("topics")
+    listener.next()
+    runs = {
+        "wasi": ("0", "5"),
+        **dict.fromkeys(("toolchain", "model", "hello"), ("",)),
+        **dict.fromkeys(("runtime", "conversation", "echo_blob", "store", "topics"), ("x",)),
+    }
+    for name, all_arguments in runs.items():
+        for argument in all_arguments:
+            started = programs.start(name, *filter(None, [argument]))
+            started.execution.send_message("a message")
+            for blob in (b"a blob", b""):
+                started.execution.send_blob(blob)
+            assert started.outcome()[0] in {Event.Completed, Event.Exception}
+    assert listener.outcome()[0] is Event.Completed
+    assert set(table) - called == set()
 
 
 ALL_KINDS = (
