@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import anyio
 from anyio import current_time
-from anyio.abc import SocketAttribute, SocketStream
+from anyio.abc import ByteStream, SocketAttribute
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from pie_anyio.server import Server
@@ -51,7 +51,7 @@ SAFE = Limits(unread_bytes=1 << 40, request_grace=3600.0)
 class Peer:
     """One connection. It reads only while a method of its own waits."""
 
-    def __init__(self, stream: SocketStream) -> None:
+    def __init__(self, stream: ByteStream) -> None:
         self.stream = stream
         self.connection = ClientConnection("test", now=current_time(), limits=SAFE)
         self._events: list[ClientEvent] = []

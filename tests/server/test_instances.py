@@ -41,6 +41,9 @@ async def test_a_detached_instance_is_finished_until_it_is_claimed(server: Serve
         assert streams(printed) == {Event.Stdout: "hello from pie\n", Event.Stderr: "a warning\n"}
         assert end == (Event.Completed, "done")
         assert await other.refusal(AttachInstance(instance_id)) == "Instance not found"
+        listed = await other.ask(ListInstances())
+        assert isinstance(listed, InstancesListed)
+        assert listed.instances == ()
 
 
 async def test_a_lost_connection_detaches_its_instances(server: Server) -> None:

@@ -77,6 +77,19 @@ async def test_clients_that_do_not_get_through_the_tls_handshake_harm_nobody() -
         await garbage.aclose()
 
 
+async def test_who_speaks_plain_http_to_a_tls_port_is_told_what_it_is() -> None:
+    with anyio.fail_after(SECONDS):
+        async with (
+            serve(ssl_context=server_context()) as server,
+            await anyio.connect_tcp("127.0.0.1", server.port) as stream,
+        ):
+            await stream.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            received = b""
+            while b"wss://" not in received:
+                received += await stream.receive()
+            assert received.startswith(b"HTTP/1.1 400 ")
+
+
 async def test_the_end_of_the_server_is_told_over_tls() -> None:
     async def stay(*, task_status: TaskStatus[None]) -> None:
         async with PieClient(server.url, ssl_context=client_context()) as client:

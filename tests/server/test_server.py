@@ -15,10 +15,13 @@ from pie_anyio.server import SERVER_LIMITS, Server, serve
 from pie_anyio.server.runner import Program, Runner
 from pie_proto import (
     BlobUploaded,
+    Connected,
     Event,
+    Identify,
     InstancesListed,
     Launched,
     LaunchInstance,
+    LaunchServerInstance,
     ListInstances,
     Outcome,
     Ping,
@@ -34,7 +37,7 @@ from pie_proto import (
     hash_of,
 )
 from tests.programs import component
-from tests.server.server_peer import SECONDS, attach, client, streams
+from tests.server.server_peer import SECONDS, Peer, attach, client, streams
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("tidy")]
 
@@ -126,6 +129,55 @@ async def test_queries(server: Server) -> None:
         # An unknown subject is never answered, and nothing waits for that.
         await peer.tell(Query("weather", "Bern"))
         assert await peer.ask(Ping()) == Pong(5)
+
+
+async def test_a_program_that_is_a_server_itself_is_declined_in_words(server: Server) -> None:
+    data = component("hello")
+    async with client(server) as peer:
+        await peer.upload(data)
+        launch = LaunchServerInstance(port=8000, hash=hash_of(data))
+        reason = await peer.refusal(launch)
+        assert reason == "This server runs no programs that are servers themselves"
+        assert await peer.statistic("instances running") == 0
+
+
+async def test_programs_of_all_users_share_topics_and_the_store(server: Server) -> None:
+    async with client(server, "joe") as joe, client(server, "ann") as ann:
+        listener = await joe.launch("topics")
+        assert await joe.read(listener) == (Event.Message, "listening")
+        assert (await ann.read_to_end(await ann.launch("topics", "it rains")))[-1] == (
+            Event.Completed,
+            "",
+        )
+        assert await joe.read_to_end(listener) == [
+            (Event.Message, "it rains"),
+            (Event.Completed, ""),
+        ]
+        for peer in (joe, ann):
+            events = await peer.read_to_end(await peer.launch("store", "key"))
+            assert events == [
+                (Event.Message, "blue"),
+                (Event.Message, "key"),
+                (Event.Completed, ""),
+            ]
+
+
+async def test_what_is_said_to_a_program_that_has_ended_unheard_is_taken_and_dropped(
+    server: Server,
+) -> None:
+    # In memory nothing waits between the two: what this one does not read, is not sent.
+    async with client(server) as other, await server.connect() as stream:
+        peer = Peer(stream)
+        await peer.event(lambda event: isinstance(event, Connected))
+        await peer.ask(Identify("joe"))
+        instance_id = await peer.launch("flood", "5")
+        await other.wait_for("instances running", 0)
+        await peer.say(instance_id, "anybody?")
+        upload = UploadBlob(instance_id=instance_id, size=1, hash=hash_of(b"x"), data=b"x")
+        assert isinstance(await peer.ask(upload), BlobUploaded)
+        *printed, end = await peer.read_to_end(instance_id)
+        assert len(streams(printed)[Event.Stdout]) == 5 * 65_536
+        assert end == (Event.Completed, "flooded")
 
 
 class SlowCompiler:
