@@ -15,7 +15,7 @@ from anyio.abc import ByteStream
 
 from pie_anyio.driver import Driver, Progress
 from pie_anyio.instance import Instance
-from pie_anyio.lifetime import Holder, hold, on_asyncio
+from pie_anyio.lifetime import Background, on_asyncio
 from pie_anyio.proxy import proxy_for
 from pie_anyio.sources import UploadContent, open_content
 from pie_anyio.transport import connect_stream
@@ -30,11 +30,9 @@ from pie_proto import (
 from pie_proto import commands as c
 from pie_proto import events as e
 from pie_proto.addresses import ServerAddress
-from pie_proto.errors import (
-    AuthenticationError,
-    ConnectFailed,
-    LocalProtocolError,
-)
+from pie_proto.errors import ConnectFailed, LocalProtocolError, key_wanted
+from pie_proto.instance_view import arguments_of
+from pie_proto.keys import check_signer
 from pie_proto.request_headers import checked_headers
 
 if TYPE_CHECKING:
@@ -101,9 +99,8 @@ class PieClient:
         self._on_notice = on_notice
         self._limits = limits
         self._driver: Driver | None = None
-        self._holder: Holder | None = None
+        self._background: Background | None = None
         self._used = False
-        self._username: str | None = None
 
     # ------------------------------------------------------------------------------------ lifetime
 
@@ -151,25 +148,17 @@ class PieClient:
             limits=self._limits,
         )
         driver = self._driver = Driver(stream, connection, self._on_notice)
-        self._holder = await hold(driver.run, f"PieClient {self._address.uri}")
+        self._background = Background()
+        await self._background.start(driver.run, f"PieClient {self._address.uri}")
         try:
-            await driver.opened.wait()
-            if driver.closed is not None:
-                raise self._connect_error(driver)
-        except BaseException:
+            await driver.wait_open()
+        except BaseException as exc:
             driver.cancel()
-            await self._holder.join()
+            await self._background.join()
             await self._leave()
+            if isinstance(exc, ConnectFailed):
+                raise exc.at(self._address.uri) from exc.__cause__
             raise
-
-    def _connect_error(self, driver: Driver) -> BaseException:
-        error = driver.end_error()
-        if isinstance(error, ConnectFailed):
-            status, body = error.status, error.body
-            named = ConnectFailed(f"{self._address.uri}: {error}", status=status, body=body)
-            named.__cause__ = error.__cause__
-            return named
-        return error
 
     async def aclose(self) -> None:
         """Close the connection; whoever still waits on it gets `ConnectionLost`. Idempotent.
@@ -178,22 +167,20 @@ class PieClient:
         events and with a server that does not answer. Cancelled, it closes at once, and the
         cancellation goes on.
         """
-        driver = self._driver
-        if driver is None:
+        driver, background = self._driver, self._background
+        if driver is None or background is None:
             await anyio.lowlevel.checkpoint()
             return
         try:
-            driver.close()
+            driver.dispatcher.close(anyio.current_time())
             await driver.finished.wait()
         finally:
             driver.cancel()
-            if self._holder is not None:
-                await self._holder.join()
+            await background.join()
 
     async def _leave(self) -> None:
-        if self._holder is not None:
-            holder, self._holder = self._holder, None
-            await holder.leave()
+        if self._background is not None:
+            await self._background.leave()
 
     @property
     def is_connected(self) -> bool:
@@ -216,49 +203,25 @@ class PieClient:
         connection is of no more use, and is closed. A connection has one user: to authenticate it
         again as the same does nothing, as another is an `AuthenticationError`.
         """
-        if private_key is not None and not isinstance(private_key, Signer):
-            raise LocalProtocolError(
-                f"private_key must have a method sign(challenge): {type(private_key).__name__}"
-            )
+        check_signer(private_key)
         outcome = await self._request(c.Identify(username))
         if isinstance(outcome, e.ChallengeReceived):
-            outcome = await self._answer_challenge(username, private_key, outcome.challenge)
-        self._note_user(outcome, username)
-
-    def _note_user(self, outcome: e.Outcome, username: str | None) -> None:
-        already = isinstance(outcome, e.Authenticated) and (
-            outcome.method is e.Authentication.ALREADY
-        )
-        if already and self._username != username:
-            user = "with a token" if self._username is None else f"as {self._username!r}"
-            raise AuthenticationError(
-                f"this connection has been authenticated {user}: open another one",
-                reason="already authenticated",
-            )
-        self._username = username
-
-    async def _answer_challenge(
-        self, username: str, signer: Signer | None, challenge: bytes
-    ) -> e.Outcome:
-        try:
-            if signer is None:
-                raise AuthenticationError(
-                    f"the server wants proof that this is {username!r}: "
-                    "pass private_key= to authenticate()",
-                    reason="a private key is wanted",
-                )
-            return await self._request(c.AnswerChallenge(await _sign(signer, challenge)))
-        except BaseException:
-            # Nothing but the answer to this challenge may be sent now, and there is none.
-            self._connected().close()
-            raise
+            try:
+                if private_key is None:
+                    raise key_wanted(username)
+                signature = await _sign(private_key, outcome.challenge)
+                await self._request(c.AnswerChallenge(signature))
+            except BaseException:
+                # Nothing but the answer to this challenge may be sent now, and there is none.
+                self._connected().dispatcher.close(anyio.current_time())
+                raise
 
     async def internal_authenticate(self, token: str) -> None:
         """Authenticate with the server's internal token; a wrong one is answered late.
 
         Raises `AuthenticationError`. Cancelled, it closes the connection.
         """
-        self._note_user(await self._request(c.AuthenticateWithToken(token)), None)
+        await self._request(c.AuthenticateWithToken(token))
 
     # ------------------------------------------------------------------------------------- programs
 
@@ -300,8 +263,7 @@ class PieClient:
         is kept until somebody attaches it. Raises `LaunchFailed`. Cancelled, an instance that was
         launched attached all the same is terminated.
         """
-        arguments = _arguments(args)
-        command = c.LaunchInstance(hash=hash, arguments=arguments, detached=detached)
+        command = c.LaunchInstance(hash=hash, arguments=arguments_of(args), detached=detached)
         return await self._launch(command)
 
     async def launch_instance_from_registry(
@@ -314,8 +276,7 @@ class PieClient:
 
         As `launch_instance` in everything else.
         """
-        arguments = _arguments(args)
-        command = c.LaunchFromRegistry(name=name, arguments=arguments, detached=detached)
+        command = c.LaunchFromRegistry(name=name, arguments=arguments_of(args), detached=detached)
         return await self._launch(command)
 
     async def _launch(self, command: c.LaunchInstance | c.LaunchFromRegistry) -> Instance:
@@ -333,7 +294,7 @@ class PieClient:
         It has no instance here. Raises `LaunchFailed`; the embedded server declines. Cancelled, the
         program may run all the same.
         """
-        command = c.LaunchServerInstance(hash=hash, port=port, arguments=_arguments(args))
+        command = c.LaunchServerInstance(hash=hash, port=port, arguments=arguments_of(args))
         await self._request(command)
 
     async def attach_instance(self, instance_id: str) -> Instance:
@@ -353,7 +314,7 @@ class PieClient:
     async def terminate_instance(self, instance_id: str) -> None:
         """Terminate an instance, attached or not; unread output of it is dropped, its end is not.
 
-        Raises `TerminateFailed`. Cancelled, the instance is terminated all the same.
+        Raises `TerminateFailed`. Cancelled, also before, the instance is terminated all the same.
         """
         await self._request(c.TerminateInstance(instance_id))
 
@@ -396,12 +357,6 @@ def _check_ssl_context(context: object, address: ServerAddress) -> None:
         raise ValueError("this ssl_context is for servers: make one with create_default_context()")
     if not address.secure:
         raise ValueError(f"ssl_context= is for wss://: {address.uri!r} is not spoken to over TLS")
-
-
-def _arguments(args: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(args, str) or not isinstance(args, Sequence):
-        raise LocalProtocolError(f"args must be a list of strings, not {args!r}")
-    return tuple(args)
 
 
 async def _sign(signer: Signer, challenge: bytes) -> bytes:

@@ -1,21 +1,20 @@
-"""Who holds a client's task: on asyncio a task of its own, elsewhere the ``async with`` block.
+"""Where a client's or a server's tasks live: on asyncio in their own task, on trio in the block.
 
 On asyncio a client may be connected in one task and closed in another, as web frameworks and test
 fixtures do; a task group could not be left from another task than entered it, so one task holds it
-from beginning to end. On trio the block is the scope, and no task outlives it. Its task group is
-not shown what the body raised, so that this arrives as itself and not in an exception group.
+from beginning to end. On trio the block is the scope, and no task outlives it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Coroutine
 from typing import Protocol
 
 import anyio
-import anyio.abc
+from anyio.abc import TaskGroup, TaskStatus
 
-__all__ = ["Holder", "hold", "on_asyncio"]
+__all__ = ["Background", "Life", "on_asyncio"]
 
 
 def on_asyncio() -> bool:
@@ -26,70 +25,106 @@ def on_asyncio() -> bool:
         return False
 
 
-class Holder(Protocol):
-    """What holds the running task."""
+class Life(Protocol):
+    """Lives, from the call on; says when it has begun."""
 
-    async def join(self) -> None:
-        """Wait until the task is over, which was told to end. Shielded from cancellation."""
-
-    async def leave(self) -> None:
-        """Let go of what holds it, from where it was taken hold of, when the task is over."""
+    def __call__(self, *, task_status: TaskStatus[None]) -> Coroutine[object, object, None]:
+        """Live, and call ``task_status.started()`` once."""
+        ...
 
 
-async def hold(run: Callable[[], Awaitable[None]], name: str) -> Holder:
-    """Start ``run`` in the background; it must end soon once it is told to."""
-    if on_asyncio():
-        return _TaskHolder(run, name)
-    holder = _ScopeHolder()
-    await holder.start(run)
-    return holder
+class Background(TaskStatus[None]):
+    """Runs one coroutine beside the user's code, without either seeing the other's exceptions.
 
+    The user sees no exception group, and the coroutine no cancellation from around the user's
+    block: what the block does under a shield of its own, to clean up, can still be done. It is to
+    be told by other means that it shall end.
+    """
 
-async def _awaited(run: Callable[[], Awaitable[None]]) -> None:
-    await run()
-
-
-class _TaskHolder:
-    def __init__(self, run: Callable[[], Awaitable[None]], name: str) -> None:
-        self._task = asyncio.get_running_loop().create_task(_awaited(run), name=name)
-
-    async def join(self) -> None:
-        with anyio.CancelScope(shield=True):
-            await asyncio.wait((self._task,))
-
-    async def leave(self) -> None:
-        """Nothing more is held."""
-
-
-class _ScopeHolder:
     def __init__(self) -> None:
-        self._tasks = anyio.create_task_group()
+        # Not before the event loop runs: on trio, both belong to it.
+        self._scope = anyio.CancelScope(shield=True)
+        self._begun = anyio.Event()
         self._over = anyio.Event()
-        self._interrupt: KeyboardInterrupt | SystemExit | None = None
+        self._raised: BaseException | None = None
+        self._group: TaskGroup | None = None
+        self._task: asyncio.Task[None] | None = None
 
-    async def start(self, run: Callable[[], Awaitable[None]]) -> None:
-        await self._tasks.__aenter__()
-        self._tasks.start_soon(self._run, run)
+    async def start(self, life: Life, name: str) -> None:
+        """Run ``life`` until it says that it has begun; raises what it raised before that.
 
-    async def _run(self, run: Callable[[], Awaitable[None]]) -> None:
+        When this is cancelled, ``life`` is, and is waited for.
+        """
+        if on_asyncio():
+            self._task = asyncio.create_task(self._live(life), name=name)
+        else:
+            self._group = anyio.create_task_group()
+            await self._group.__aenter__()
+            self._group.start_soon(self._live, life, name=name)
         try:
-            await run()
+            await self._begun.wait()
+        except BaseException:
+            self._scope.cancel()
+            await self.join()
+            await self._leave_group()
+            raise
+        if self._over.is_set():
+            await self.leave()
+
+    def started(self, value: None = None) -> None:
+        """What ``life`` calls when it has begun."""
+        self._begun.set()
+
+    async def _live(self, life: Life) -> None:
+        try:
+            with self._scope:
+                await life(task_status=self)
+        except Exception as exc:  # noqa: BLE001 - raised again where the user is
+            self._raised = exc
         except (KeyboardInterrupt, SystemExit) as exc:
-            # It struck here, but is meant for the program: the body ends, and it leaves as itself.
-            self._interrupt = exc
-            self._tasks.cancel_scope.cancel()
+            if self._group is None:
+                raise
+            # It struck here, but is meant for the program: the block ends, and it leaves as itself.
+            self._raised = exc
+            self._group.cancel_scope.cancel()
         finally:
             self._over.set()
+            self._begun.set()
 
     async def join(self) -> None:
-        with anyio.CancelScope(shield=True):
-            await self._over.wait()
+        """Wait until it has ended, even if this is cancelled: then that is raised afterwards."""
+        if self._task is not None:
+            await _wait_out(self._task)
+        else:
+            with anyio.CancelScope(shield=True):
+                await self._over.wait()
 
     async def leave(self) -> None:
+        """Let go, when it has ended, from where it was started; raises what it raised."""
+        await self._leave_group()
+        if self._raised is not None:
+            raised, self._raised = self._raised, None
+            raise raised
+
+    async def _leave_group(self) -> None:
+        if self._group is None:
+            return
         # No task is left to wait for. A cancellation from outside is not to strike here, where it
-        # would hide an interrupt; it strikes at the next checkpoint. Nor can a shield of ours be
-        # put around this, since the group was entered before it: so the group is its own.
-        self._tasks.cancel_scope.shield = True
-        await self._tasks.__aexit__(None, None, None)
-        if self._interrupt is not None:
-            raise self._interrupt
+        # would hide what is raised; it strikes at the next checkpoint. Nor can a shield of ours be
+        # put around this, since the group was entered before it: so the group is its own. It is
+        # not shown what the block raised, so that this arrives as itself.
+        group, self._group = self._group, None
+        group.cancel_scope.shield = True
+        await group.__aexit__(None, None, None)
+
+
+async def _wait_out(task: asyncio.Task[None]) -> None:
+    cancelled: asyncio.CancelledError | None = None
+    with anyio.CancelScope(shield=True):
+        while not task.done():
+            try:
+                await asyncio.wait({task})
+            except asyncio.CancelledError as error:
+                cancelled = error
+    if cancelled is not None:
+        raise cancelled

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import sys
 from contextlib import suppress
@@ -14,13 +13,13 @@ from anyio.abc import ByteStream, SocketAttribute
 
 from pie_anyio.proxy import Proxy, open_tunnel
 from pie_proto.addresses import ServerAddress
-from pie_proto.errors import ConnectFailed
+from pie_proto.errors import ConnectFailed, describe_cause
 from pie_proto.limits import DEFAULT_LIMITS
 
 if TYPE_CHECKING:
     import ssl
 
-__all__ = ["connect_stream", "describe"]
+__all__ = ["connect_stream"]
 
 # The `socket` module has had the name since Python 3.12 only; these are the systems' own numbers.
 _TCP_NOTSENT_LOWAT = {"linux": 25, "darwin": 0x201}.get(sys.platform)
@@ -65,7 +64,7 @@ async def _connect_unix(address: ServerAddress, path: str) -> ByteStream:
 
 
 def _describe_unix(exc: OSError, path: str) -> str:
-    words = describe(exc)
+    words = describe_cause(exc)
     if isinstance(exc, FileNotFoundError):
         return f"{words}: {path}. Has the server been started?"
     if isinstance(exc, PermissionError):
@@ -80,7 +79,7 @@ async def _connect_tcp(address: ServerAddress, proxy: Proxy | None) -> ByteStrea
     try:
         stream = await anyio.connect_tcp(host, port)
     except (OSError, UnicodeError) as exc:  # no name can be of such a form
-        words = describe(exc)
+        words = describe_cause(exc)
         if proxy is not None:
             raise ConnectFailed(
                 f"no connection to {address.uri}: the proxy {proxy} is not reached: {words}"
@@ -98,13 +97,10 @@ async def _lead_through(
     try:
         await open_tunnel(stream, proxy, address, body_bytes=body_bytes)
     except ConnectFailed as exc:
-        named = ConnectFailed(
-            f"no connection to {address.uri}: {exc}", status=exc.status, body=exc.body
-        )
-        raise named from exc.__cause__
+        raise exc.at(f"no connection to {address.uri}") from exc.__cause__
     except (anyio.BrokenResourceError, OSError) as exc:
         raise ConnectFailed(
-            f"no connection to {address.uri}: the proxy {proxy} hung up: {describe(exc)}"
+            f"no connection to {address.uri}: the proxy {proxy} hung up: {describe_cause(exc)}"
         ) from exc
 
 
@@ -124,7 +120,7 @@ async def _secured(
         words = tls.explain(exc)
         raise ConnectFailed(f"no connection to {address.uri}: {words}") from exc
     except (anyio.EndOfStream, anyio.BrokenResourceError, OSError) as exc:
-        words = f"the other side hung up during the TLS handshake: {describe(exc)}"
+        words = f"the other side hung up during the TLS handshake: {describe_cause(exc)}"
         raise ConnectFailed(f"no connection to {address.uri}: {words}") from exc
     except ValueError as exc:  # a label of the name is too long, say
         words = f"no certificate can be for {address.server_name!r}: {exc}"
@@ -136,19 +132,3 @@ def _keep_send_queue_short(raw_socket: socket.socket) -> None:
     if _TCP_NOTSENT_LOWAT is not None:
         with suppress(OSError):
             raw_socket.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
-
-
-def describe(exc: BaseException) -> str:
-    """What the operating system says is behind an exception of a transport's, in a few words."""
-    cause: BaseException | None = exc
-    while cause is not None:
-        if isinstance(cause, BaseExceptionGroup):
-            cause = cause.exceptions[0]
-        if isinstance(cause, OSError) and hasattr(cause, "library"):
-            # Of TLS: it has numbers of its own, too.
-            return f"TLS: {cause.strerror}"
-        if isinstance(cause, OSError) and cause.errno:
-            # A failure to look a name up has numbers of its own, below 0.
-            return os.strerror(cause.errno) if cause.errno > 0 else str(cause.strerror)
-        cause = cause.__cause__ or cause.__context__
-    return str(exc) or type(exc).__name__

@@ -20,6 +20,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import assert_never
 
 from pie_proto import commands as c
@@ -43,7 +44,9 @@ __all__ = [
     "RequestTimeout",
     "TerminateFailed",
     "UploadFailed",
+    "describe_cause",
     "error_for",
+    "key_wanted",
 ]
 
 
@@ -149,6 +152,12 @@ class ConnectFailed(ConnectionError):
         self.status = status
         self.body = body
 
+    def at(self, where: str) -> ConnectFailed:
+        """The same, beginning with where the connection was to go."""
+        named = ConnectFailed(f"{where}: {self}", status=self.status, body=self.body)
+        named.__cause__ = self.__cause__
+        return named
+
 
 class ConnectionLost(ConnectionError):
     """The connection was there and is gone: ``closed`` tells who ended it, when known why."""
@@ -189,6 +198,30 @@ def error_for(
             return RequestTimeout(f"{_tried(event.command)}: {event.reason}", command=event.command)
         case _:
             assert_never(event)
+
+
+def key_wanted(username: str) -> AuthenticationError:
+    """The exception for a challenge that nobody can answer, because no key was given."""
+    return AuthenticationError(
+        f"the server wants proof that this is {username!r}: pass private_key= to authenticate()",
+        reason="a private key is wanted",
+    )
+
+
+def describe_cause(exc: BaseException) -> str:
+    """What the operating system says is behind an exception of a transport's, in a few words."""
+    cause: BaseException | None = exc
+    while cause is not None:
+        if isinstance(cause, BaseExceptionGroup):
+            cause = cause.exceptions[0]
+        if isinstance(cause, OSError) and hasattr(cause, "library"):
+            # Of TLS: it has numbers of its own.
+            return f"TLS: {cause.strerror}"
+        if isinstance(cause, OSError) and cause.errno:
+            # A failure to look a name up has numbers of its own, below 0.
+            return os.strerror(cause.errno) if cause.errno > 0 else str(cause.strerror)
+        cause = cause.__cause__ or cause.__context__
+    return str(exc) or type(exc).__name__
 
 
 def _closed(event: ConnectionClosed) -> PieError | ConnectFailed | ConnectionLost:

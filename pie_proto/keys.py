@@ -13,7 +13,7 @@ import re
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, Self, runtime_checkable
 
-from pie_proto.errors import KeyFormatError
+from pie_proto.errors import KeyFormatError, LocalProtocolError
 from pie_proto.public_keys import (
     KEY_TYPE,
     MAX_KEY_BYTES,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
-__all__ = ["ParsedPrivateKey", "Signer"]
+__all__ = ["ParsedPrivateKey", "Signer", "check_signer"]
 
 MAX_KDF_ROUNDS: Final = 4096
 """The most rounds of bcrypt that an OpenSSH key may ask for: some 35 seconds of work.
@@ -83,6 +83,14 @@ class Signer(Protocol):
 
     def sign(self, challenge: bytes, /) -> bytes | Awaitable[bytes]:
         """The raw signature over the raw ``challenge``."""
+
+
+def check_signer(private_key: Signer | None) -> None:
+    """Raise `LocalProtocolError` for what cannot sign; giving nothing is right."""
+    if private_key is not None and not isinstance(private_key, Signer):
+        raise LocalProtocolError(
+            f"private_key must have a method sign(challenge): {type(private_key).__name__}"
+        )
 
 
 class ParsedPrivateKey:

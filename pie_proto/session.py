@@ -68,6 +68,7 @@ class ClientSession:
         self._dialect = dialect
         self._limits = limits
         self._authentication = AuthenticationState.UNAUTHENTICATED
+        self._identity: c.Identify | c.AuthenticateWithToken | None = None
         self._requests = Requests()
         self._inbox: deque[bytes | str] = deque()
         self._events: deque[e.ClientEvent] = deque()
@@ -210,6 +211,10 @@ class ClientSession:
         else:
             self._put(command, self._requests.next_id)
         self._authentication = authentication
+        if self._authentication is not AuthenticationState.AUTHENTICATED and isinstance(
+            command, c.Identify | c.AuthenticateWithToken
+        ):
+            self._identity = command
         if change is not None:
             self._mailboxes.happened(*change)
             self._update_pause()
@@ -446,7 +451,7 @@ class ClientSession:
         if pending.upload is not None:
             self._upload_answered(pending.upload, outcome)
         self._settle(pending.command, outcome)
-        self._events.append(outcome)
+        self._events.append(self._checked_identity(pending.command, outcome))
         if isinstance(outcome, e.Launched | e.Attached) and self._mailboxes.release_held(
             outcome.instance_id
         ):
@@ -500,6 +505,24 @@ class ClientSession:
             case _:
                 pass
 
+    def _checked_identity(self, command: c.Command, outcome: e.Outcome) -> e.Outcome:
+        """A connection has one user: told of another, a server changes nothing and says yes."""
+        match outcome:
+            case e.Authenticated(request_id, e.Authentication.ALREADY) if not _is_same(
+                command, self._identity
+            ):
+                match self._identity:
+                    case c.Identify(username):
+                        whom = f"as {username!r}"
+                    case _:
+                        whom = "with a token"
+                reason = (
+                    f"Already authenticated ({whom}: for another user, open another connection)"
+                )
+                return e.Failed(request_id, command, reason)
+            case _:
+                return outcome
+
     # --------------------------------------------------------------------------------- book-keeping
 
     def _finish(self, closed: e.ConnectionClosed) -> None:
@@ -524,6 +547,11 @@ class ClientSession:
         """An answer was consumed. With the last that may open an instance, none is held for."""
         self._requests.settled(request_id)
         self._mailboxes.hold(wanted=self._requests.opening)
+
+
+def _is_same(command: c.Command, identity: c.Command | None) -> bool:
+    # The server checks no second token, so which one it is says nothing.
+    return command == identity or (type(command) is type(identity) is c.AuthenticateWithToken)
 
 
 _CLOSED_HERE = e.ConnectionClosed(by=e.Closer.LOCAL, reason="closed by the caller")

@@ -10,7 +10,9 @@ import trio
 from pie_proto import ConnectionState, Signer, Statistics
 from pie_proto import commands as c
 from pie_proto import events as e
-from pie_proto.errors import AuthenticationError, LocalProtocolError
+from pie_proto.errors import key_wanted
+from pie_proto.instance_view import arguments_of
+from pie_proto.keys import check_signer
 from pie_trio_adapter.driver import Driver
 from pie_trio_adapter.instance import Instance
 from pie_trio_adapter.requests import Progress, expect, request, upload
@@ -33,7 +35,6 @@ class TrioPieClient(trio.abc.AsyncResource):
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
-        self._username: str | None = None
 
     async def aclose(self) -> None:
         """Close the connection; whoever still waits on it gets `ConnectionLost`. Idempotent.
@@ -43,7 +44,7 @@ class TrioPieClient(trio.abc.AsyncResource):
         cancellation goes on.
         """
         try:
-            self._driver.close()
+            self._driver.dispatcher.close(trio.current_time())
             await self._driver.finished.wait()
         finally:
             self._driver.cancel()
@@ -70,50 +71,25 @@ class TrioPieClient(trio.abc.AsyncResource):
         connection is of no more use, and is closed. A connection has one user: to authenticate it
         again as the same does nothing, as another is an `AuthenticationError`.
         """
-        if private_key is not None and not isinstance(private_key, Signer):
-            raise LocalProtocolError(
-                f"private_key must have a method sign(challenge): {type(private_key).__name__}"
-            )
+        check_signer(private_key)
         outcome = await request(self._driver, c.Identify(username))
         if isinstance(outcome, e.ChallengeReceived):
-            outcome = await self._answer_challenge(username, private_key, outcome.challenge)
-        self._note_user(outcome, username)
-
-    def _note_user(self, outcome: e.Outcome, username: str | None) -> None:
-        already = isinstance(outcome, e.Authenticated) and (
-            outcome.method is e.Authentication.ALREADY
-        )
-        if already and self._username != username:
-            user = "with a token" if self._username is None else f"as {self._username!r}"
-            raise AuthenticationError(
-                f"this connection has been authenticated {user}: open another one",
-                reason="already authenticated",
-            )
-        self._username = username
-
-    async def _answer_challenge(
-        self, username: str, signer: Signer | None, challenge: bytes
-    ) -> e.Outcome:
-        try:
-            if signer is None:
-                raise AuthenticationError(
-                    f"the server wants proof that this is {username!r}: "
-                    "pass private_key= to authenticate()",
-                    reason="a private key is wanted",
-                )
-            signature = await _sign(signer, challenge)
-            return await request(self._driver, c.AnswerChallenge(signature))
-        except BaseException:
-            # Nothing but the answer to this challenge may be sent now, and there is none.
-            self._driver.close()
-            raise
+            try:
+                if private_key is None:
+                    raise key_wanted(username)
+                signature = await _sign(private_key, outcome.challenge)
+                await request(self._driver, c.AnswerChallenge(signature))
+            except BaseException:
+                # Nothing but the answer to this challenge may be sent now, and there is none.
+                self._driver.dispatcher.close(trio.current_time())
+                raise
 
     async def internal_authenticate(self, token: str) -> None:
         """Authenticate with the server's internal token; a wrong one is answered late.
 
         Raises `AuthenticationError`. Cancelled, it closes the connection.
         """
-        self._note_user(await request(self._driver, c.AuthenticateWithToken(token)), None)
+        await request(self._driver, c.AuthenticateWithToken(token))
 
     # ------------------------------------------------------------------------------------- programs
 
@@ -151,7 +127,7 @@ class TrioPieClient(trio.abc.AsyncResource):
         is kept until somebody attaches it. Raises `LaunchFailed`. Cancelled, an instance that was
         launched attached all the same is terminated.
         """
-        command = c.LaunchInstance(hash=hash, arguments=_arguments(args), detached=detached)
+        command = c.LaunchInstance(hash=hash, arguments=arguments_of(args), detached=detached)
         return await self._launch(command)
 
     async def launch_instance_from_registry(
@@ -164,7 +140,7 @@ class TrioPieClient(trio.abc.AsyncResource):
 
         As `launch_instance` in everything else.
         """
-        command = c.LaunchFromRegistry(name=name, arguments=_arguments(args), detached=detached)
+        command = c.LaunchFromRegistry(name=name, arguments=arguments_of(args), detached=detached)
         return await self._launch(command)
 
     async def _launch(self, command: c.LaunchInstance | c.LaunchFromRegistry) -> Instance:
@@ -181,7 +157,7 @@ class TrioPieClient(trio.abc.AsyncResource):
 
         It has no instance here. Raises `LaunchFailed`. Cancelled, the program may run all the same.
         """
-        command = c.LaunchServerInstance(hash=hash, port=port, arguments=_arguments(args))
+        command = c.LaunchServerInstance(hash=hash, port=port, arguments=arguments_of(args))
         await request(self._driver, command)
 
     async def attach_instance(self, instance_id: str) -> Instance:
@@ -223,12 +199,6 @@ class TrioPieClient(trio.abc.AsyncResource):
         """
         outcome = await expect(self._driver, c.Query(subject, record), e.QueryAnswered)
         return outcome.result
-
-
-def _arguments(args: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(args, str) or not isinstance(args, Sequence):
-        raise LocalProtocolError(f"args must be a list of strings, not {args!r}")
-    return tuple(args)
 
 
 async def _sign(signer: Signer, challenge: bytes) -> bytes:

@@ -1,10 +1,8 @@
 """Reader, writer and clock of one connection: the only place that waits on the stream.
 
-All knowledge is the core's. The reader feeds it and hands on what it tells, the writer sends what
-it gives, the clock tells it when a deadline has passed. Callers never touch the stream.
-
-Nothing else runs between looking at the core and parking, so whoever parks looks first and looks
-again when it is woken: no wake-up is lost, and one too many does no harm.
+All knowledge is the core's. The reader feeds it, the writer sends what it gives, the clock tells it
+when a deadline has passed; its `Dispatcher` says who is to be woken. Callers never touch the
+stream.
 """
 
 from __future__ import annotations
@@ -14,16 +12,12 @@ from collections.abc import Awaitable, Callable
 from math import inf
 
 import trio
-from trio.lowlevel import ParkingLot
 
-from pie_proto import NEED_DATA, ClientConnection, ConnectionState, TransportAction, error_for
+from pie_proto import ClientConnection, ConnectionState, TransportAction
 from pie_proto import events as e
-from pie_proto.commands import Command
-from pie_proto.errors import ConnectFailed, ConnectionLost, PieError
-from pie_proto.transfers import ChunkWanted
-from pie_trio_adapter.transport import describe
+from pie_proto.dispatch import Dispatcher
 
-__all__ = ["Driver", "Waiter"]
+__all__ = ["Driver", "ParkingLot"]
 
 _LAST_READ_SECONDS = 1.0
 """How long to read on after writing has failed: the peer is gone, what it sent is here already."""
@@ -33,15 +27,25 @@ _BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
 _log = logging.getLogger("pie_trio_adapter")
 
 
-class Waiter:
-    """One request that a task waits for."""
+class ParkingLot:
+    """Where tasks wait until they are woken: trio's own, in the core's words.
 
-    __slots__ = ("outcome", "wanted", "woken")
+    Nothing else runs between looking at the core and parking, so whoever waits looks first and
+    looks again when it is woken: no wake-up is lost, and one too many does no harm.
+    """
+
+    __slots__ = ("_lot",)
 
     def __init__(self) -> None:
-        self.outcome: e.Outcome | e.ConnectionClosed | None = None
-        self.wanted: ChunkWanted | None = None
-        self.woken = ParkingLot()
+        self._lot = trio.lowlevel.ParkingLot()
+
+    def wake(self) -> None:
+        """Let all who wait here look again."""
+        self._lot.unpark_all()
+
+    async def wait(self) -> None:
+        """Wait until the next `wake`."""
+        await self._lot.park()
 
 
 class Driver:
@@ -54,18 +58,9 @@ class Driver:
         on_notice: Callable[[str], None] | None = None,
     ) -> None:
         self.connection = connection
-        self.cause: BaseException | None = None
-        """What the stream, or a fault of our own, raised when the connection ended."""
-        self.closed: e.ConnectionClosed | None = None
-        """How the connection ended, once it has."""
+        self.dispatcher = Dispatcher(connection, ParkingLot, tell=self._tell, changed=self._changed)
         self.interrupt: KeyboardInterrupt | SystemExit | None = None
         """What struck in one of the tasks and is meant for the program."""
-        self.waiters: dict[int, Waiter] = {}
-        """Who waits, by the id of the request."""
-        self.watching: set[Waiter] = set()
-        """Those who want to know how far their uploads have come."""
-        self.opened = trio.Event()
-        """Set when the WebSocket is open, and at the end."""
         self.finished = trio.Event()
         """Set when the tasks are over and the stream is closed."""
         self._stream = stream
@@ -76,11 +71,6 @@ class Driver:
         self._reading = trio.CancelScope()
         self._alarm = trio.CancelScope()
         self._write_failed = False
-        self._paused = False
-        self._to_write = ParkingLot()
-        self._resume = ParkingLot()
-        self._room = ParkingLot()
-        self._readers: dict[str, ParkingLot] = {}
 
     # ------------------------------------------------------------------------------ the three tasks
 
@@ -99,24 +89,14 @@ class Driver:
             with trio.CancelScope(shield=True):
                 await self._guard(self._close_stream)
             try:
-                self._tell_end()
+                self.dispatcher.finish(trio.current_time())
             finally:
-                self._end()
                 self.finished.set()
         if self.interrupt is not None:
             body.cancel()
 
     async def _close_stream(self) -> None:
         await trio.aclose_forcefully(self._stream)
-
-    def _tell_end(self) -> None:
-        """Tell the core that the stream is closed, whoever ended the tasks."""
-        if self.closed is None:
-            now = trio.current_time()
-            if self.cause is None:
-                self.connection.close(now=now)
-            self.connection.receive_eof(now, self._reason())
-            self._pump()
 
     # An interrupt is the main task's: trio gives it there when it strikes in what is protected.
     @trio.lowlevel.enable_ki_protection
@@ -126,7 +106,7 @@ class Driver:
         except Exception as exc:  # noqa: BLE001 - see below
             # A fault of ours: nobody's nursery may be torn down by it, and nobody may hang.
             _log.exception("the connection ended by a fault of the client")
-            self._note_cause(exc)
+            self.dispatcher.note_cause(exc)
             self._scope.cancel()
         except (KeyboardInterrupt, SystemExit) as exc:
             self.interrupt = exc
@@ -136,46 +116,41 @@ class Driver:
         with self._reading:
             await self._receive_until_end()
         if self._reading.cancelled_caught:
-            self.connection.receive_eof(trio.current_time(), self._reason())
-            self._pump()
+            self.dispatcher.receive_eof(trio.current_time())
 
     async def _receive_until_end(self) -> None:
-        connection, stream = self.connection, self._stream
+        connection, dispatcher = self.connection, self.dispatcher
         while connection.state is not ConnectionState.CLOSED:
             while connection.reading_paused and not self._write_failed:
-                await self._resume.park()
+                await dispatcher.to_read.wait()
             try:
-                data = await stream.receive_some()
+                data = await self._stream.receive_some()
             except _BROKEN as exc:
-                self._note_cause(exc)
+                dispatcher.note_cause(exc)
                 data = b""
-            if data:
-                connection.receive_data(data, trio.current_time())
-                self._pump()
-            else:
-                connection.receive_eof(trio.current_time(), self._reason())
-                self._pump()
+            if not data:
+                dispatcher.receive_eof(trio.current_time())
                 return
+            connection.receive_data(data, trio.current_time())
+            dispatcher.pump()
 
     async def _write(self) -> None:
-        connection, stream = self.connection, self._stream
+        connection, dispatcher = self.connection, self.dispatcher
         while True:
             data = connection.data_to_send(now=trio.current_time())
             if data:
                 try:
-                    await stream.send_all(data)
+                    await self._stream.send_all(data)
                 except _BROKEN as exc:
                     self._fail_writing(exc)
                     return
-                self._written()
+                dispatcher.written()
             elif connection.transport_action() is not TransportAction.KEEP:
                 self._scope.cancel()
                 return
             else:
-                for wanted in connection.chunks_wanted():
-                    self.waiters[wanted.request_id].wanted = wanted
-                    self.waiters[wanted.request_id].woken.unpark_all()
-                await self._to_write.park()
+                dispatcher.ask_for_chunks()
+                await dispatcher.to_write.wait()
 
     async def _watch_clock(self) -> None:
         while True:
@@ -183,7 +158,7 @@ class Driver:
                 self._arm()
                 await trio.sleep(inf)
             self.connection.handle_timeout(trio.current_time())
-            self._pump()
+            self.dispatcher.pump()
 
     def _arm(self) -> None:
         # Later deadlines are not worth a change: the clock looks again when it rings.
@@ -191,26 +166,16 @@ class Driver:
         if deadline is not None and deadline < self._alarm.deadline:
             self._alarm.deadline = deadline
 
-    def _written(self) -> None:
-        for waiter in self.watching:
-            waiter.woken.unpark_all()
-        if not self.connection.writing_paused:
-            self._room.unpark_all()
-        self._arm()
-
     def _fail_writing(self, exc: BaseException) -> None:
         # What the server sent before it went is still to be read; the end of that is the end.
-        self._note_cause(exc)
+        self.dispatcher.note_cause(exc)
         self._write_failed = True
-        self._resume.unpark_all()
-        self._end_tasks_if_over()
+        self.dispatcher.to_read.wake()
+        self._changed()
         self._reading.deadline = trio.current_time() + _LAST_READ_SECONDS
 
-    def _reason(self) -> str:
-        return "" if self.cause is None else describe(self.cause)
-
-    def _end_tasks_if_over(self) -> None:
-        """The writer ends the tasks when all is sent; without it, or at once, it is done here."""
+    def _changed(self) -> None:
+        # The writer ends the tasks when all is sent; without it, or at once, it is done here.
         match self.connection.transport_action():
             case TransportAction.ABORT:
                 self._scope.cancel()
@@ -218,118 +183,32 @@ class Driver:
                 self._scope.cancel()
             case _:
                 pass
-
-    def _note_cause(self, exc: BaseException) -> None:
-        if self.cause is None:
-            self.cause = exc
-
-    # --------------------------------------------------------------------- handing on what is told
-
-    def _pump(self) -> None:
-        """Hand on all that the core has to tell, and see to what follows from it."""
-        connection = self.connection
-        while self.closed is None and (event := connection.next_event()) is not NEED_DATA:
-            match event:
-                case e.InstanceReadable(instance_id):
-                    self.wake(instance_id)
-                case e.Connected():
-                    self.opened.set()
-                case e.ConnectionClosed():
-                    self._end(event)
-                case e.ServerNotice(text):
-                    self._notice(text)
-                case e.UnknownMessage(name):
-                    _log.info("a message that this client does not know: %s", name)
-                case _:
-                    waiter = self.waiters.get(event.request_id)
-                    if waiter is not None:
-                        waiter.outcome = event
-                        waiter.woken.unpark_all()
-        self._paused = connection.reading_paused
-        self._end_tasks_if_over()
-        self._to_write.unpark_all()
         self._arm()
 
-    def _notice(self, text: str) -> None:
-        _log.warning("the server says: %s", text)
+    def _tell(self, event: e.ServerNotice | e.UnknownMessage) -> None:
+        if isinstance(event, e.UnknownMessage):
+            _log.info("a message that this client does not know: %s", event.name)
+            return
+        _log.warning("the server says: %s", event.text)
         if self._on_notice is not None:
             try:
-                self._on_notice(text)
+                self._on_notice(event.text)
             except Exception:  # noqa: BLE001 - there is nobody to tell, and nothing to end for it
                 _log.exception("the callback for a notice of the server's failed")
 
-    def _end(self, closed: e.ConnectionClosed | None = None) -> None:
-        """Wake everyone who waits, with one story."""
-        if self.closed is None:
-            self.closed = closed or e.ConnectionClosed(
-                by=e.Closer.LOCAL if self.cause is None else e.Closer.TRANSPORT,
-                reason=self._reason(),
-                opened=self.opened.is_set(),
-            )
-        self.opened.set()
-        self._room.unpark_all()
-        for waiter in self.waiters.values():
-            waiter.outcome = waiter.outcome or self.closed
-            waiter.woken.unpark_all()
-        for instance_id in tuple(self._readers):
-            self.wake(instance_id)
-
     # ----------------------------------------------------------------------------- what callers use
 
-    def end_error(self) -> PieError | ConnectFailed | ConnectionLost:
-        """A new exception that tells how the connection ended."""
-        assert self.closed is not None  # noqa: S101 - callers look first
-        error = error_for(self.closed)
-        error.__cause__ = self.cause
-        return error
-
-    def touched(self) -> None:
-        """The core was asked for something: let reader, writer and clock look again."""
-        if self._paused and not self.connection.reading_paused:
-            self._resume.unpark_all()
-            self._pump()
-        else:
-            self._to_write.unpark_all()
-            self._arm()
-
-    def read_instance(self, instance_id: str) -> e.InstanceEvent | None:
-        """Take one unread event; raises how the connection ended behind the last one."""
-        try:
-            event = self.connection.read_instance(instance_id)
-        except (PieError, ConnectFailed, ConnectionLost):
-            raise self.end_error() from self.cause
-        if self._paused and not self.connection.reading_paused:
-            self.touched()
-        return event
+    async def wait_open(self) -> None:
+        """Wait until the WebSocket is open; raises how the connection ended before."""
+        while not self.dispatcher.is_open and self.dispatcher.closed is None:
+            await self.dispatcher.opened.wait()
+        if self.dispatcher.closed is not None:
+            raise self.dispatcher.end_error()
 
     async def room(self) -> None:
         """Wait until commands are taken again, or the connection is over. Cancel-safe."""
-        while self.closed is None and self.connection.writing_paused:
-            await self._room.park()
-
-    async def readable(self, instance_id: str) -> None:
-        """Wait until an instance has unread events, or the connection is over. Cancel-safe."""
-        await self._readers.setdefault(instance_id, ParkingLot()).park()
-
-    def wake(self, instance_id: str) -> None:
-        """Let whoever waits for an instance's events look again."""
-        if (reader := self._readers.pop(instance_id, None)) is not None:
-            reader.unpark_all()
-
-    def submit(self, command: Command) -> int | None:
-        """Give a command to the core; raises what it raises."""
-        if self.closed is not None:
-            raise self.end_error()
-        request_id = self.connection.send(command, trio.current_time())
-        self.touched()
-        return request_id
-
-    def close(self) -> None:
-        """Ask for the end; `finished` is set when it has come, at the latest after its deadline."""
-        if self.closed is None:
-            self.connection.close(now=trio.current_time())
-            self._resume.unpark_all()
-            self._pump()
+        while not self.dispatcher.has_room:
+            await self.dispatcher.room.wait()
 
     def cancel(self) -> None:
         """End the tasks now."""

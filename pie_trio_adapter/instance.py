@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import TypeAlias
+from typing import assert_never
 
 import trio
 
 from pie_proto import commands as c
-from pie_proto.errors import InstanceEnded, InstanceFailed, LocalProtocolError
-from pie_proto.events import Event, InstanceEvent
-from pie_proto.states import InstanceState
+from pie_proto.instance_view import EVENTS_PER_CHECKPOINT, InstanceView, Received, Refusal
 from pie_trio_adapter.driver import Driver
 from pie_trio_adapter.requests import Progress, request, upload
 from pie_trio_adapter.sources import UploadContent, open_content
 
 __all__ = ["Instance", "Received"]
-
-Received: TypeAlias = tuple[Event, str | bytes]
-"""The kind of an event, and its data: ``bytes`` for `Event.Blob`, else ``str``."""
-
-# A checkpoint costs some 3 µs, an event less than 1: one in so many keeps other tasks running
-# without being what a busy stream spends its time on.
-_EVENTS_PER_CHECKPOINT = 64
-
-_OVER = frozenset({InstanceState.TERMINATING, InstanceState.ENDED, InstanceState.UNATTACHED})
 
 
 class Instance(trio.abc.ReceiveChannel[Received]):
@@ -38,26 +27,21 @@ class Instance(trio.abc.ReceiveChannel[Received]):
 
     def __init__(self, driver: Driver, instance_id: str, *, detached: bool) -> None:
         self._driver = driver
-        self._id = instance_id
-        self._detached = detached
-        self._receiving = False
-        self._closed = False
-        self._end: InstanceEvent | None = None
+        self._view = InstanceView(driver.dispatcher, instance_id, detached=detached)
         self._since_checkpoint = 0
 
     @property
     def id(self) -> str:
         """The server's name for the instance, by which it can be attached."""
-        return self._id
+        return self._view.id
 
     @property
     def detached(self) -> bool:
         """Whether it was launched detached, so that its events do not come here."""
-        return self._detached
+        return self._view.detached
 
     def __repr__(self) -> str:
-        kind = "detached " if self._detached else ""
-        return f"<{kind}Instance {self._id}>"
+        return repr(self._view)
 
     # ------------------------------------------------------------------------------------- reading
 
@@ -71,25 +55,24 @@ class Instance(trio.abc.ReceiveChannel[Received]):
         `aclose`, also in a task that was waiting, and `LocalProtocolError` for a detached instance.
         Cancel-safe: no event is lost.
         """
-        self._check_reader()
-        if self._end is not None:
-            raise trio.EndOfChannel
-        self._receiving = True
+        self._check_reading()
+        view = self._view
+        view.receiving = True
         try:
             await trio.lowlevel.checkpoint()
             self._since_checkpoint = 0
-            while (received := self._take()) is None:
-                await self._driver.readable(self._id)
+            while (received := view.take()) is None:
+                if view.discarded:
+                    raise trio.ClosedResourceError(str(view.error(Refusal.DISCARDED)))
+                await self._driver.dispatcher.readable(view.id).wait()
         finally:
-            self._receiving = False
+            view.receiving = False
         return received
 
     def receive_nowait(self) -> Received:
         """As `receive`, but raises `trio.WouldBlock` if there is no event now."""
-        self._check_reader()
-        if self._end is not None:
-            raise trio.EndOfChannel
-        received = self._take()
+        self._check_reading()
+        received = self._view.take()
         if received is None:
             raise trio.WouldBlock
         return received
@@ -99,7 +82,14 @@ class Instance(trio.abc.ReceiveChannel[Received]):
         try:
             return await self.receive()
         except trio.EndOfChannel:
-            raise self._ended() from None
+            raise self._view.error(Refusal.ENDED) from None
+
+    def recv_nowait(self) -> Received:
+        """`receive_nowait`, but behind the end it raises `InstanceEnded`, which tells how."""
+        try:
+            return self.receive_nowait()
+        except trio.EndOfChannel:
+            raise self._view.error(Refusal.ENDED) from None
 
     async def __anext__(self) -> Received:
         """The next event; the iteration ends behind the terminal one. As `receive` otherwise.
@@ -107,7 +97,7 @@ class Instance(trio.abc.ReceiveChannel[Received]):
         A checkpoint at least every 64 events, and whenever there is none to give.
         """
         try:
-            if self._since_checkpoint < _EVENTS_PER_CHECKPOINT:
+            if self._since_checkpoint < EVENTS_PER_CHECKPOINT:
                 self._since_checkpoint += 1
                 return self.receive_nowait()
         except trio.EndOfChannel:
@@ -122,58 +112,28 @@ class Instance(trio.abc.ReceiveChannel[Received]):
         Raises `InstanceFailed` if it did not complete. Cancel-safe: the end is not lost. Once the
         end was read, it is told again at any time.
         """
-        if self._end is None:
+        if self._view.end is None:
             async for _ in self:
                 pass
         else:
             await trio.lowlevel.checkpoint()
-        event, data = self._terminal()
-        if event is not Event.Completed:
-            raise InstanceFailed(
-                f"instance {self._id} did not complete: {event.name}: {data}",
-                event=event,
-                data=data,
-            )
-        return data
+        return self._view.result()
 
-    def _terminal(self) -> tuple[Event, str]:
-        if self._end is None:
-            raise AssertionError("the iteration ended without a terminal event")
-        return self._end.event, str(self._end.data)
-
-    def _check_reader(self) -> None:
-        if self._detached:
-            raise LocalProtocolError(
-                f"instance {self._id} was launched detached, so its events do not come here: "
-                "attach_instance() gives an instance that can be read"
-            )
-        if self._closed:
-            raise trio.ClosedResourceError(f"the events of instance {self._id} were discarded")
-        if self._receiving:
-            raise trio.BusyResourceError(f"another task is reading instance {self._id}")
-
-    def _ended(self) -> InstanceEnded:
-        if self._end is None:
-            return InstanceEnded(
-                f"instance {self._id} has ended or is being terminated; how, receive() tells",
-                event=None,
-            )
-        event, data = self._terminal()
-        return InstanceEnded(
-            f"instance {self._id} has ended: {event.name}" + (f": {data}" if data else ""),
-            event=event,
-            data=data,
-        )
-
-    def _take(self) -> Received | None:
-        if self._closed:
-            raise trio.ClosedResourceError(f"the events of instance {self._id} were discarded")
-        unread = self._driver.read_instance(self._id)
-        if unread is None:
-            return None
-        if unread.event.is_terminal:
-            self._end = unread
-        return unread.event, unread.data
+    def _check_reading(self) -> None:
+        refusal = self._view.refusal()
+        match refusal:
+            case None:
+                return
+            case Refusal.DETACHED:
+                raise self._view.error(refusal)
+            case Refusal.BUSY:
+                raise trio.BusyResourceError(str(self._view.error(refusal)))
+            case Refusal.DISCARDED:
+                raise trio.ClosedResourceError(str(self._view.error(refusal)))
+            case Refusal.ENDED:
+                raise trio.EndOfChannel
+            case _:
+                assert_never(refusal)
 
     # ------------------------------------------------------------------------------------- telling
 
@@ -183,11 +143,11 @@ class Instance(trio.abc.ReceiveChannel[Received]):
         Nothing tells whether the program receives it. Waits while too much is unsent. Raises
         `InstanceEnded` if the instance is over. Cancelled, nothing was sent.
         """
-        self._check_told()
+        self._view.check_told()
         await trio.lowlevel.checkpoint()
         await self._driver.room()
-        self._check_told()
-        self._driver.submit(c.SendMessage(self._id, message))
+        self._view.check_told()
+        self._driver.dispatcher.submit(c.SendMessage(self._view.id, message), trio.current_time())
 
     async def upload_blob(
         self, blob: UploadContent, /, *, progress: Progress | None = None
@@ -197,23 +157,13 @@ class Instance(trio.abc.ReceiveChannel[Received]):
         ``blob`` and ``progress`` as in `TrioPieClient.upload_program`. Raises `UploadFailed`, and
         `InstanceEnded` if the instance is over. Cancelled, it takes back what was sent.
         """
-        self._check_told()
+        self._view.check_told()
         with await open_content(blob) as content:
-            self._check_told()
+            self._view.check_told()
             command = c.UploadBlob(
-                instance_id=self._id, size=content.size, hash=content.hash, data=content.data
+                instance_id=self._view.id, size=content.size, hash=content.hash, data=content.data
             )
             await upload(self._driver, command, content, progress)
-
-    def _check_told(self) -> None:
-        if self._detached:
-            raise LocalProtocolError(
-                f"instance {self._id} was launched detached: attach_instance() gives an instance "
-                "that can be spoken to"
-            )
-        state = self._driver.connection.instance_state(self._id)
-        if state in _OVER and self._driver.closed is None and not self._closed:
-            raise self._ended()
 
     # -------------------------------------------------------------------------------------- ending
 
@@ -222,7 +172,7 @@ class Instance(trio.abc.ReceiveChannel[Received]):
 
         Raises `TerminateFailed`. Cancelled, also before, the instance is terminated all the same.
         """
-        await request(self._driver, c.TerminateInstance(self._id))
+        await request(self._driver, c.TerminateInstance(self._view.id))
 
     def discard(self) -> None:
         """`aclose`, at once: drop what is unread and all that the instance still says. It runs on.
@@ -230,10 +180,7 @@ class Instance(trio.abc.ReceiveChannel[Received]):
         To the server it stays attached to this connection, so nobody can attach it before the
         connection or the instance has ended. Idempotent.
         """
-        self._closed = True
-        self._driver.connection.discard(self._id)
-        self._driver.wake(self._id)
-        self._driver.touched()
+        self._view.discard()
 
     async def aclose(self) -> None:
         """`discard`, and a checkpoint. Cancelled, it is closed all the same."""

@@ -69,9 +69,7 @@ async def open_client(
         nursery.start_soon(driver.run, nursery.cancel_scope)
         # Nothing is raised where the nursery would see it, and put it in a group.
         try:
-            await driver.opened.wait()
-            if driver.closed is not None:
-                raise _connect_error(driver, where)
+            await _opened(driver, where)
             yield client
         except BaseException as exc:  # noqa: BLE001 - raised again below
             raised = exc
@@ -103,10 +101,8 @@ async def _connected(address: ServerAddress, limits: Limits) -> trio.SocketStrea
         raise ConnectFailed(f"no connection to {address.uri} within {seconds}") from None
 
 
-def _connect_error(driver: Driver, where: str | trio.abc.Stream) -> BaseException:
-    error = driver.end_error()
-    if isinstance(error, ConnectFailed) and isinstance(where, str):
-        named = ConnectFailed(f"{where}: {error}", status=error.status, body=error.body)
-        named.__cause__ = error.__cause__
-        return named
-    return error
+async def _opened(driver: Driver, where: str | trio.abc.Stream) -> None:
+    try:
+        await driver.wait_open()
+    except ConnectFailed as error:
+        raise (error.at(where) if isinstance(where, str) else error) from error.__cause__

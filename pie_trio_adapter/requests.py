@@ -7,11 +7,11 @@ from typing import TypeAlias, TypeVar
 
 import trio
 
-from pie_proto import error_for
 from pie_proto import events as e
 from pie_proto.commands import Command, TerminateInstance, UploadCommand
+from pie_proto.dispatch import Dispatcher, Exchange
 from pie_proto.errors import UploadFailed
-from pie_trio_adapter.driver import Driver, Waiter
+from pie_trio_adapter.driver import Driver, ParkingLot
 from pie_trio_adapter.sources import Content, SourceChanged
 
 __all__ = ["Progress", "expect", "request", "upload"]
@@ -42,28 +42,15 @@ async def request(
     if not isinstance(command, TerminateInstance):
         await trio.lowlevel.checkpoint_if_cancelled()
         await driver.room()
-    request_id = driver.submit(command)
-    if request_id is None:
-        raise AssertionError(f"{type(command).__name__} is not answered")
-    waiter = driver.waiters[request_id] = Waiter()
-    if progress is not None:
-        driver.watching.add(waiter)
-    size = command.size if isinstance(command, UploadCommand) else 0
+    dispatcher = driver.dispatcher
+    exchange = dispatcher.begin(command, trio.current_time(), watched=progress is not None)
     try:
-        outcome = await _settled(driver, request_id, waiter, size, read, progress)
+        await _settle(dispatcher, exchange, read, progress)
     except BaseException:
-        _undo(driver, request_id, waiter)
+        dispatcher.end(exchange, trio.current_time(), given_up=True)
         raise
-    finally:
-        del driver.waiters[request_id]
-        driver.watching.discard(waiter)
-    match outcome:
-        case e.ConnectionClosed():
-            raise driver.end_error()
-        case e.Failed() | e.TimedOut():
-            raise error_for(outcome)
-        case _:
-            return outcome
+    dispatcher.end(exchange, trio.current_time(), given_up=False)
+    return dispatcher.result(exchange)
 
 
 async def expect(driver: Driver, command: Command, kind: type[_Outcome]) -> _Outcome:
@@ -85,39 +72,18 @@ async def upload(
         raise UploadFailed(f"upload given up: {exc}", command=command, reason=str(exc)) from exc
 
 
-async def _settled(
-    driver: Driver,
-    request_id: int,
-    waiter: Waiter,
-    size: int,
+async def _settle(
+    dispatcher: Dispatcher[ParkingLot],
+    exchange: Exchange[ParkingLot],
     read: _Read | None,
     progress: Progress | None,
-) -> e.Outcome | e.ConnectionClosed:
-    told = -1
-    while waiter.outcome is None:
-        sent = driver.connection.upload_progress(request_id)
-        if waiter.wanted is not None and read is not None:
-            piece = await read(waiter.wanted.offset, waiter.wanted.length)
-            waiter.wanted = None
-            if driver.closed is None:
-                driver.connection.provide_chunk(request_id, piece)
-                driver.touched()
-        elif progress is not None and sent is not None and sent != told:
-            told = sent
-            progress(sent, size)
+) -> None:
+    while True:
+        if progress is not None and (sent := dispatcher.news(exchange)) is not None:
+            progress(sent, exchange.size)
+        elif exchange.outcome is not None:
+            return
+        elif read is not None and (wanted := exchange.wanted) is not None:
+            dispatcher.provide(exchange, await read(wanted.offset, wanted.length))
         else:
-            await waiter.woken.park()
-    uploaded = isinstance(waiter.outcome, e.ProgramUploaded | e.BlobUploaded)
-    if progress is not None and uploaded and told != size:
-        progress(size, size)
-    return waiter.outcome
-
-
-def _undo(driver: Driver, request_id: int, waiter: Waiter) -> None:
-    """Nobody waits for the outcome any more: tell the core, wherever the request stands."""
-    now = trio.current_time()
-    if waiter.outcome is None:
-        driver.connection.cancel(request_id, now)
-    elif not isinstance(waiter.outcome, e.ConnectionClosed):
-        driver.connection.abandon(waiter.outcome, now)
-    driver.touched()
+            await exchange.woken.wait()

@@ -1,8 +1,7 @@
-"""From a ``ws://`` URI to a `trio.abc.Stream`, and what a stream's exceptions say."""
+"""From a ``ws://`` URI to a `trio.abc.Stream`."""
 
 from __future__ import annotations
 
-import os
 import socket
 import sys
 from contextlib import suppress
@@ -10,9 +9,9 @@ from contextlib import suppress
 import trio
 
 from pie_proto.addresses import ServerAddress
-from pie_proto.errors import ConnectFailed
+from pie_proto.errors import ConnectFailed, describe_cause
 
-__all__ = ["connect_stream", "describe", "parse"]
+__all__ = ["connect_stream", "parse"]
 
 # The `socket` module has had the name since Python 3.12 only; these are the systems' own numbers.
 _TCP_NOTSENT_LOWAT = {"linux": 25, "darwin": 0x201}.get(sys.platform)
@@ -45,27 +44,12 @@ async def connect_stream(address: ServerAddress) -> trio.SocketStream:
     try:
         stream = await trio.open_tcp_stream(address.host, address.port)
     except (OSError, UnicodeError) as exc:  # no name can be of such a form
+        words = describe_cause(exc)
         raise ConnectFailed(
-            f"no connection to {address.uri}: {describe(exc)}. Is a Pie server listening there?"
+            f"no connection to {address.uri}: {words}. Is a Pie server listening there?"
         ) from exc
     # What lies in the kernel's send queue cannot be overtaken: megabytes of an upload, by default.
     if _TCP_NOTSENT_LOWAT is not None:
         with suppress(OSError):
             stream.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
     return stream
-
-
-def describe(exc: BaseException) -> str:
-    """What the operating system says is behind an exception of a stream's, in a few words."""
-    cause: BaseException | None = exc
-    while cause is not None:
-        if isinstance(cause, BaseExceptionGroup):
-            cause = cause.exceptions[0]
-        if isinstance(cause, OSError) and hasattr(cause, "library"):
-            # Of TLS: it has numbers of its own.
-            return f"TLS: {cause.strerror}"
-        if isinstance(cause, OSError) and cause.errno:
-            # A failure to look a name up has numbers of its own, below 0.
-            return os.strerror(cause.errno) if cause.errno > 0 else str(cause.strerror)
-        cause = cause.__cause__ or cause.__context__
-    return str(exc) or type(exc).__name__

@@ -19,8 +19,8 @@ from anyio.abc import ByteStream, SocketAttribute, SocketListener, TaskStatus
 from anyio.streams.buffered import BufferedByteStream
 from anyio.streams.stapled import StapledObjectStream
 
+from pie_anyio.lifetime import Background
 from pie_anyio.server.connection import Connection
-from pie_anyio.server.home import Home
 from pie_anyio.server.instances import Instances
 from pie_anyio.server.program_folder import ProgramFolder
 from pie_anyio.server.requests import Premises
@@ -158,7 +158,7 @@ class Server:
         self._connections: set[Connection] = set()
         self._address: tuple[str, int] | None = None
         self._leave: anyio.Event | None = None
-        self._home: Home | None = None
+        self._background: Background | None = None
         self._parted = anyio.Event()
         self._admit: Callable[[ByteStream], None] | None = None
 
@@ -202,8 +202,8 @@ class Server:
         if self._leave is not None:
             raise RuntimeError("a server is entered once: make another with serve()")
         self._leave = anyio.Event()
-        self._home = Home()
-        await self._home.start(self._live)
+        self._background = Background()
+        await self._background.start(self._live, "embedded Pie server")
         return self
 
     async def __aexit__(
@@ -213,9 +213,12 @@ class Server:
         traceback: TracebackType | None,
     ) -> None:
         assert self._leave is not None  # noqa: S101
-        assert self._home is not None  # noqa: S101
+        assert self._background is not None  # noqa: S101
         self._leave.set()
-        await self._home.wait()
+        try:
+            await self._background.join()
+        finally:
+            await self._background.leave()
 
     # ------------------------------------------------------------------------------------ the life
 

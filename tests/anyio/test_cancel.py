@@ -160,10 +160,47 @@ async def test_a_cancelled_authentication_closes_the_connection(world: World) ->
     async with world() as (server, _), PieClient(server.url) as client:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(client.authenticate, "ada")
-            await anyio.lowlevel.checkpoint()
+            while not client.statistics().requests_sent:
+                await anyio.lowlevel.checkpoint()
             tasks.cancel_scope.cancel()
         with pytest.raises(ConnectionLost, match="this side"):
             await client.ping()
+
+
+async def test_what_is_cancelled_before_it_begins_sends_nothing(world: World) -> None:
+    async with world() as (server, _), PieClient(server.url) as client:
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await client.authenticate("ada")
+        assert scope.cancelled_caught
+        assert client.statistics().requests_sent == 0
+        await client.authenticate("joe")
+        await client.ping()
+
+
+async def test_a_terminate_is_sent_though_it_was_cancelled_before(world: World) -> None:
+    async with world() as (_, client):
+        instance = await launch(client, "echo")
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await instance.terminate()
+        assert scope.cancelled_caught
+        assert [pair async for pair in instance] == [(Event.Aborted, "Signal termination")]
+
+
+async def test_a_block_that_is_cancelled_can_still_say_good_bye_under_a_shield(
+    world: World,
+) -> None:
+    async with world() as (server, _):
+        with anyio.CancelScope() as scope:
+            async with connected(server) as client:
+                instance = await launch(client, "echo")
+                scope.cancel()
+                with anyio.CancelScope(shield=True):
+                    await instance.send("good-bye")
+                    assert await instance.recv() == (Event.Message, "echo: good-bye")
+                    await client.ping()
+        assert scope.cancelled_caught or scope.cancel_called
 
 
 async def test_a_cancelled_close_closes_all_the_same(world: World) -> None:

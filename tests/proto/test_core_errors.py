@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import socket
+import ssl
+
 import pytest
 
 from pie_proto import commands as c
@@ -179,7 +184,11 @@ def test_the_tree() -> None:
     }
     for kind, base in tree.items():
         assert kind.__bases__[0] is base
-    assert {kind.__name__ for kind in tree} | {"error_for"} == set(errors.__all__)
+    assert {kind.__name__ for kind in tree} | {
+        "describe_cause",
+        "error_for",
+        "key_wanted",
+    } == set(errors.__all__)
     # The guide tells a connection lost from what Pie says no to.
     assert not issubclass(errors.ConnectionLost, errors.PieError)
     assert issubclass(errors.KeyFormatError, ValueError)
@@ -190,3 +199,51 @@ def test_the_end_of_an_instance_is_told_with_its_event() -> None:
     failed = errors.InstanceFailed("failed", event=Event.Exception, data="trap")
     assert (ended.event, ended.data, str(ended)) == (Event.Completed, "result", "over")
     assert (failed.event, failed.data) == (Event.Exception, "trap")
+
+
+def _raised(exc: Exception, *, because: Exception | None = None) -> Exception:
+    try:
+        raise exc from because
+    except Exception as caught:
+        return caught
+
+
+def _tls_error() -> ssl.SSLError:
+    with pytest.raises(ssl.SSLError) as caught:
+        ssl.create_default_context().load_verify_locations(cadata=b"no certificate")
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("exc", "words"),
+    [
+        (OSError(errno.ECONNREFUSED, "in its own words"), os.strerror(errno.ECONNREFUSED)),
+        (socket.gaierror(-2, "Name or service not known"), "Name or service not known"),
+        (
+            _raised(ValueError("outside"), because=OSError(errno.EPIPE, "")),
+            os.strerror(errno.EPIPE),
+        ),
+        (ExceptionGroup("all", [OSError(errno.EPIPE, "")]), os.strerror(errno.EPIPE)),
+        (_tls_error(), f"TLS: {_tls_error().strerror}"),
+        (ValueError("odd"), "odd"),
+        (ValueError(), "ValueError"),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_what_the_system_says_is_found_behind_an_exception(exc: Exception, words: str) -> None:
+    assert errors.describe_cause(exc) == words
+
+
+def test_a_failed_connection_can_be_told_with_where_it_was_to_go() -> None:
+    cause = OSError("why")
+    error = errors.ConnectFailed("HTTP 404", status=404, body="gone")
+    error.__cause__ = cause
+    named = error.at("ws://here")
+    assert (str(named), named.status, named.body) == ("ws://here: HTTP 404", 404, "gone")
+    assert named.__cause__ is cause
+
+
+def test_who_has_no_key_is_told_how_to_give_one() -> None:
+    error = errors.key_wanted("ada")
+    assert "'ada'" in str(error)
+    assert "private_key=" in str(error)

@@ -117,12 +117,35 @@ def test_a_token_authenticates() -> None:
     assert talk.events() == [e.Authenticated(request_id, Authentication.TOKEN)]
 
 
-@pytest.mark.parametrize("command", [c.Identify("bob"), c.AuthenticateWithToken("t")])
-def test_authenticating_twice_changes_nothing(command: c.Command) -> None:
-    talk = Talk()
-    request_id = talk.ask(command)
+FIRST_AND_AGAIN = [
+    (c.Identify("ada"), c.Identify("ada"), None),
+    (c.Identify("ada"), c.Identify("bob"), "as 'ada'"),
+    (c.Identify("ada"), c.AuthenticateWithToken("t"), "as 'ada'"),
+    (c.AuthenticateWithToken("t"), c.AuthenticateWithToken("other"), None),
+    (c.AuthenticateWithToken("t"), c.Identify("ada"), "with a token"),
+]
+
+
+@pytest.mark.parametrize(("first", "again", "whom"), FIRST_AND_AGAIN)
+def test_a_connection_has_one_user(first: c.Command, again: c.Command, whom: str | None) -> None:
+    talk = Talk(authenticated=False)
+    talk.respond(talk.ask(first), OPEN if isinstance(first, c.Identify) else "Authenticated")
+    assert isinstance(only(talk.events()), e.Authenticated)
+    request_id = talk.ask(again)
     talk.respond(request_id, "Already authenticated")
-    assert talk.events() == [e.Authenticated(request_id, Authentication.ALREADY)]
+    outcome = only(talk.events())
+    if whom is None:
+        assert outcome == e.Authenticated(request_id, Authentication.ALREADY)
+    else:
+        assert isinstance(outcome, e.Failed)
+        assert outcome.command == again
+        assert outcome.reason.startswith(f"Already authenticated ({whom}: ")
+    assert talk.session.authentication_state is AuthenticationState.AUTHENTICATED
+
+
+def test_authenticating_twice_changes_nothing() -> None:
+    talk = Talk()
+    command = c.Identify("bob")
     request_id = talk.ask(command)
     talk.respond(request_id, "not now", ok=False)
     assert talk.events() == [e.Failed(request_id, command, "not now")]
