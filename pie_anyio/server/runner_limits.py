@@ -40,7 +40,7 @@ class RunnerLimits:
     that would keep more ends."""
     running_instances: int = 1000
     """Instances that run at one time, all users' together; another launch is refused, in words.
-    Each has a thread: a thousand small ones take some 150 MiB, and many systems allow a user no
+    Each has a thread: a thousand small ones take some 60 MiB, and many systems allow a user no
     more than a few thousand threads."""
     finished_instances: int = 1000
     """Instances that have ended and wait to be attached to; the oldest are forgotten."""

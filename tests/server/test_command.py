@@ -6,12 +6,16 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import anyio
 import pytest
 
+from pie_anyio import AuthenticationError, PieClient
 from pie_anyio.server.__main__ import main
+from pie_proto import hash_of
+from tests.programs import component
 from tests.server.server_peer import LINE, SECONDS
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("tidy")]
@@ -46,6 +50,54 @@ async def test_the_command_serves_until_it_is_told_to_stop(
             assert (out, err, process.returncode) == ("", "", 0)
         finally:
             process.kill()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals on Windows")
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_the_command_keeps_programs_and_knows_its_users(
+    stop: signal.Signals, anyio_backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In this process and thread, since signals go to the main one; clients are in another."""
+    program = component("hello")
+    (tmp_path / "users.toml").write_text(f"[joe]\nkeys = ['{LINE}']")
+    (tmp_path / "token").write_text("s3cret\n")
+    found: list[bool] = []
+
+    async def use(url: str) -> None:
+        async with PieClient(url) as client:
+            await client.internal_authenticate("s3cret")
+            found.append(await client.program_exists(hash_of(program)))
+            await client.upload_program(program)
+        async with PieClient(url) as client:
+            with pytest.raises(AuthenticationError, match="'ann' is not authorized"):
+                await client.authenticate("ann")
+
+    def be_client(reader: int) -> None:
+        with os.fdopen(reader, encoding="utf-8") as lines:
+            url = lines.readline().split()[-1]
+        try:
+            anyio.run(use, url)
+        finally:
+            # It serves, so it hears the signal.
+            os.kill(os.getpid(), stop)
+
+    for _ in range(2):
+        reader, writer = os.pipe()
+        thread = threading.Thread(target=be_client, args=(reader,))
+        thread.start()
+        with os.fdopen(writer, "w", encoding="utf-8") as stdout:
+            monkeypatch.setattr(sys, "stdout", stdout)
+            code = main(
+                [
+                    *("--backend", anyio_backend, "--users", str(tmp_path / "users.toml")),
+                    *("--internal-token-file", str(tmp_path / "token")),
+                    *("--programs", str(tmp_path / "programs")),
+                ]
+            )
+            monkeypatch.undo()
+        thread.join(SECONDS)
+        assert code == 0
+    assert found == [False, True]
 
 
 @pytest.mark.parametrize(

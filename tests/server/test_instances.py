@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import uuid
+from functools import partial
 
+import anyio
 import pytest
 
 from pie_anyio.server import RunnerLimits, Server, serve
+from pie_anyio.server.host import Host
+from pie_anyio.server.instances import Instance, Instances
+from pie_anyio.server.runner import Execution, Runner
 from pie_proto import (
     Attached,
     AttachFailed,
@@ -19,7 +24,8 @@ from pie_proto import (
     TerminateInstance,
     error_for,
 )
-from tests.server.server_peer import attach, client, streams
+from tests.programs import component
+from tests.server.server_peer import SECONDS, attach, client, streams
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("tidy")]
 
@@ -119,6 +125,44 @@ async def test_only_so_many_finished_instances_wait_to_be_claimed() -> None:
         listed = await peer.ask(ListInstances())
         assert isinstance(listed, InstancesListed)
         assert [row.id for row in listed.instances] == ids[2:]
+
+
+# ------------------------------------------------------------------------------ without a server
+
+
+class Waiting:
+    """A listener that can be waited for."""
+
+    def __init__(self) -> None:
+        self.told = anyio.Event()
+
+    def readable(self, _instance: Instance) -> None:
+        self.told.set()
+
+
+async def test_an_instance_whose_execution_fails_has_ended_and_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Not even Ctrl-C, which Python may raise in the middle of a host function, loses its end."""
+
+    def interrupted(_host: Host) -> None:
+        raise KeyboardInterrupt
+
+    functions = {"wasi:cli/stdout#get-stdout": interrupted}
+    runner = Runner(cache=False, functions=functions)
+    all_instances = Instances(partial(Execution, runner), RunnerLimits())
+    listener = Waiting()
+    instance = all_instances.launch("joe", runner.compile(component("hello")), (), listener)
+    assert repr(instance) == f"<Instance {instance.id} of 'joe', Attached>"
+    with anyio.fail_after(SECONDS):
+        await listener.told.wait()
+        assert instance.output.take(1) == [(Event.ServerError, "KeyboardInterrupt: ")]
+        await all_instances.aclose()
+    (record,) = caplog.records
+    assert record.getMessage() == f"the execution of instance {instance.id} failed"
+    with pytest.raises(RuntimeError, match="the server is closing"):
+        all_instances.launch("joe", runner.compile(component("hello")), (), None)
+    caplog.clear()
 
 
 # -------------------------------------------------------------------------------------- termination

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import anyio
+import msgpack
 import pytest
 from anyio.abc import SocketStream
 
@@ -46,6 +47,17 @@ async def test_a_client_that_breaks_the_protocol_is_told_and_left(server: Server
         assert closed.code == 1002
     async with client(server) as other:
         await attach(other, instance_id)
+
+
+async def test_a_message_that_is_not_understood_is_dropped_without_an_answer(
+    server: Server,
+) -> None:
+    message = msgpack.packb({"type": "dance", "corr_id": 7})
+    async with client(server) as peer:
+        # The core of a client would not send it: so, a frame of our own (masked with 0).
+        await peer.stream.send(bytes((0x82, 0x80 | len(message))) + bytes(4) + message)
+        assert await peer.ask(Ping()) == Pong(2)
+        assert await peer.ask(Ping()) == Pong(3)
 
 
 async def test_a_client_that_never_asks_to_open_is_left_after_a_while() -> None:
