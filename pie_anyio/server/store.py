@@ -77,7 +77,13 @@ class ProgramStore:
             if folder is not None:
                 folder.keep(content_hash, data)
 
-        return await self.add(content_hash, lambda: data, keep)
+        await self._settled(content_hash)
+        known = self._programs.get(content_hash)
+        if known is None:
+            return await self.add(content_hash, lambda: data, keep)
+        # Its file may be gone meanwhile, or be no longer what it was.
+        await to_thread.run_sync(keep)
+        return known
 
     async def add(
         self,
