@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-PACKAGES := pie_proto pie_anyio pie_trio_adapter pie.py
+PACKAGES := pie_proto pie_files pie_anyio pie_trio_adapter pie.py
 CODE   := $(PACKAGES) tests examples docs
 
 .DEFAULT_GOAL := help

@@ -38,8 +38,9 @@ LIMITS = """\
 RUNNER_LIMITS = """\
 ## RunnerLimits
 
-`pie_anyio.server.RunnerLimits`: what one instance may take on the
-[embedded server](embedded-server.md). Pass your own with `serve(runner_limits=…)`.
+`pie_anyio.server.RunnerLimits`: what instances may take on the
+[embedded server](embedded-server.md), and how many there may be. Pass your own with
+`serve(runner_limits=…)`.
 """
 
 CAPABILITIES = """\

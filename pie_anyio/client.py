@@ -17,8 +17,9 @@ from pie_anyio.driver import Driver, Progress
 from pie_anyio.instance import Instance
 from pie_anyio.lifetime import Background, on_asyncio
 from pie_anyio.proxy import proxy_for
-from pie_anyio.sources import UploadContent, open_content
+from pie_anyio.sources import open_content
 from pie_anyio.transport import connect_stream
+from pie_files import UploadContent
 from pie_proto import (
     DEFAULT_LIMITS,
     ClientConnection,
@@ -236,12 +237,9 @@ class PieClient:
         it takes back what was sent, and the next upload is right.
         """
         driver = self._connected()
-        content = await open_content(program)
-        try:
+        with await open_content(program) as content:
             command = c.UploadProgram(size=content.size, hash=content.hash, data=content.data)
             await driver.upload(command, content, progress)
-        finally:
-            content.close()
         return content.hash
 
     async def program_exists(self, hash: str) -> bool:  # noqa: A002 - the guide's name

@@ -14,18 +14,20 @@ from typing import TypeVar
 import anyio
 import anyio.abc
 import anyio.lowlevel
+import anyio.to_thread
 from anyio.abc import TaskStatus
 
-from pie_anyio.sources import Content, SourceChanged
+from pie_files import SourceChanged
+from pie_files.sources import Content
 from pie_proto import ClientConnection, ConnectionState, TransportAction
 from pie_proto import events as e
-from pie_proto.commands import Command, TerminateInstance, UploadCommand
+from pie_proto.commands import Buffer, Command, TerminateInstance, UploadCommand
 from pie_proto.dispatch import Dispatcher, Exchange
 from pie_proto.errors import UploadFailed
 
 __all__ = ["Driver", "ParkingLot", "Progress"]
 
-Read = Callable[[int, int], Awaitable[bytes]]
+Read = Callable[[int, int], Awaitable[Buffer]]
 Progress = Callable[[int, int], None]
 """Told how far an upload has come: bytes sent, size in bytes."""
 
@@ -239,7 +241,10 @@ class Driver:
         self, command: UploadCommand, content: Content, progress: Progress | None
     ) -> None:
         """As `request`, for an upload; raises `UploadFailed` if its file turns out changed."""
-        read = content.source.read if content.source is not None else None
+
+        async def read(offset: int, length: int) -> Buffer:
+            return await anyio.to_thread.run_sync(content.read, offset, length)
+
         try:
             await self.request(command, read=read, progress=progress)
         except SourceChanged as exc:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from types import TracebackType
 from typing import Self
 
@@ -9,7 +10,8 @@ import anyio
 import anyio.lowlevel
 
 from pie_anyio.driver import Driver, Progress
-from pie_anyio.sources import UploadContent, open_content
+from pie_anyio.sources import open_content
+from pie_files import BlobFolder, UploadContent
 from pie_proto import commands as c
 from pie_proto.events import Event
 from pie_proto.instance_view import EVENTS_PER_CHECKPOINT, InstanceView, Refusal
@@ -30,6 +32,7 @@ class Instance:
         self._driver = driver
         self._view = InstanceView(driver.dispatcher, instance_id, detached=detached)
         self._since_checkpoint = 0
+        self._blobs: BlobFolder | None = None
 
     @property
     def id(self) -> str:
@@ -61,18 +64,27 @@ class Instance:
         try:
             await anyio.lowlevel.checkpoint()
             self._since_checkpoint = 0
-            while (received := view.take()) is None:
-                if view.discarded:
+            while (received := self._take()) is None:
+                if self._blobs is not None and view.piece is not None:
+                    path = await anyio.to_thread.run_sync(self._blobs.write, view.piece)
+                    view.piece = None
+                    if path is not None:
+                        return Event.Blob, path
+                elif view.discarded:
                     raise view.error(Refusal.DISCARDED)
-                await self._driver.dispatcher.readable(view.id).wait()
+                else:
+                    await self._driver.dispatcher.readable(view.id).wait()
         finally:
             view.receiving = False
         return received
 
     def recv_nowait(self) -> tuple[Event, str | bytes]:
-        """As `recv`, but raises ``anyio.WouldBlock`` if there is no event now."""
+        """As `recv`, but raises ``anyio.WouldBlock`` if there is no event now.
+
+        A blob that is saved to a file is a matter for `recv`.
+        """
         self._check_reading()
-        received = self._view.take()
+        received = self._take()
         if received is None:
             raise anyio.WouldBlock
         return received
@@ -89,7 +101,7 @@ class Instance:
             raise StopAsyncIteration
         if self._since_checkpoint < EVENTS_PER_CHECKPOINT:
             self._check_reading()
-            received = self._view.take()
+            received = self._take()
             if received is not None:
                 self._since_checkpoint += 1
                 return received
@@ -109,6 +121,36 @@ class Instance:
     def _check_reading(self) -> None:
         if (refusal := self._view.refusal()) is not None:
             raise self._view.error(refusal)
+
+    def _take(self) -> tuple[Event, str | bytes] | None:
+        try:
+            received = self._view.take()
+        except BaseException:
+            self._close_blobs()
+            raise
+        if self._view.end is not None:
+            self._close_blobs()
+        return received
+
+    def save_blobs(self, folder: str | os.PathLike[str]) -> None:
+        """Receive blobs into files of ``folder``, piece by piece, instead of into memory.
+
+        From now on the data of an `Event.Blob` is a path, ``folder/HASH``, where HASH is the BLAKE3
+        hash of the content, which has been checked. They may be of any size; while one is being
+        received it is a file that ends in ``.part``, which is removed if it never becomes whole.
+        Files are written, in a worker thread, when events are read; what the system says no to
+        (`OSError`) is raised there, nothing is lost by it, and the next read tries again.
+
+        Raises `NotADirectoryError` if there is no such folder. Nothing changes for a blob of which
+        this client has pieces already, but that it is written to its file when it is whole.
+        """
+        self._blobs = BlobFolder(folder)
+        self._view.save_blobs()
+
+    def _close_blobs(self) -> None:
+        # Blobs that never become whole are rare, and a file is removed in microseconds.
+        if self._blobs is not None:
+            self._blobs.close()
 
     # ------------------------------------------------------------------------------------- telling
 
@@ -133,15 +175,12 @@ class Instance:
         `InstanceEnded` if the instance is over. Cancelled, it takes back what was sent.
         """
         self._view.check_told()
-        content = await open_content(blob)
-        try:
+        with await open_content(blob) as content:
             self._view.check_told()
             command = c.UploadBlob(
                 instance_id=self._view.id, size=content.size, hash=content.hash, data=content.data
             )
             await self._driver.upload(command, content, progress)
-        finally:
-            content.close()
 
     # -------------------------------------------------------------------------------------- ending
 
@@ -159,6 +198,7 @@ class Instance:
         connection or the instance has ended. A `recv` that is waiting raises `LocalProtocolError`.
         """
         self._view.discard()
+        self._close_blobs()
 
     async def __aenter__(self) -> Self:
         return self

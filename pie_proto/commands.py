@@ -34,6 +34,7 @@ __all__ = [
     "UploadProgram",
     "buffer_problem",
     "hash_of",
+    "is_hash",
     "problem_with",
 ]
 
@@ -47,6 +48,14 @@ def hash_of(data: Buffer) -> str:
     One thread, about 1 GB/s; callers with an event loop hash large content in a worker thread.
     """
     return blake3(memoryview(data).cast("B")).hexdigest()
+
+
+def is_hash(text: str) -> bool:
+    """Whether a text has the form of such a name: nothing else is ever made part of a path."""
+    return _HASH.fullmatch(text) is not None
+
+
+_HASH = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,8 +199,6 @@ Command: TypeAlias = (
 
 _MAX_PORT = 65_535
 
-_HASH = re.compile(r"[0-9a-f]{64}", re.ASCII)
-
 
 def _text(value: object) -> str | None:
     if not isinstance(value, str):
@@ -209,7 +216,7 @@ def _filled_text(value: object) -> str | None:
 
 def _hash(value: object) -> str | None:
     problem = _text(value)
-    if problem is None and not _HASH.fullmatch(str(value)):
+    if problem is None and not is_hash(str(value)):
         return "must be the BLAKE3 hash in lower-case hex, 64 characters"
     return problem
 

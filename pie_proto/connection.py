@@ -4,7 +4,7 @@ Feed it, drain it, ask it::
 
     feed    receive_data  receive_eof
     drain   next_event  read_instance  data_to_send  chunks_wanted
-    ask     send  cancel  discard  close  provide_chunk
+    ask     send  cancel  discard  stream_blobs  close  provide_chunk
     time    next_deadline  handle_timeout
     look    state  reading_paused  writing_paused  transport_action  …
 """
@@ -185,6 +185,10 @@ class ClientConnection:
         paused = self._session.reading_paused
         self._session.discard(instance_id)
         self._note_resumed(paused=paused)
+
+    def stream_blobs(self, instance_id: str) -> None:
+        """Give an instance's blobs piece by piece; see `ClientSession.stream_blobs`."""
+        self._session.stream_blobs(instance_id)
 
     def close(self, code: int = 1000, reason: str = "", *, now: float) -> None:
         """End the conversation. Small messages accepted before are sent; uploads are dropped.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, Self, TypeAlias
 
 from pie_proto.commands import Command
 
@@ -17,6 +17,7 @@ __all__ = [
     "Attached",
     "Authenticated",
     "Authentication",
+    "BlobPiece",
     "BlobUploaded",
     "ChallengeReceived",
     "ClientEvent",
@@ -94,11 +95,36 @@ _TERMINAL = frozenset(
 
 
 class InstanceEvent(NamedTuple):
-    """One event of one instance: ``data`` is ``bytes`` for `Event.Blob`, ``str`` for all others."""
+    """One event of one instance: ``data`` is ``bytes`` for `Event.Blob`, ``str`` for all others.
+
+    After ``stream_blobs``, the ``bytes`` of an `Event.Blob` may be a `BlobPiece`.
+    """
 
     instance_id: str
     event: Event
     data: str | bytes
+
+
+class BlobPiece(bytes):
+    """One piece of a blob, for an instance whose blobs are not to be put together in memory.
+
+    Pieces of one blob come in order, those of several may be mixed. The hash has been checked when
+    the last one comes; one that is wrong ends the connection instead.
+    """
+
+    hash: str
+    """The hash of the whole blob, 64 characters of lower-case hex."""
+    offset: int
+    """Where in the blob it stands, in bytes."""
+    is_last: bool
+    """Whether the blob is whole with it."""
+
+    # The hash that Pie gives to content, in the dialects and everywhere, has no other name.
+    def __new__(cls, data: bytes, *, hash: str, offset: int, is_last: bool) -> Self:  # noqa: A002
+        """A piece with these bytes."""
+        piece = super().__new__(cls, data)
+        piece.hash, piece.offset, piece.is_last = hash, offset, is_last
+        return piece
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

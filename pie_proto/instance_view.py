@@ -62,6 +62,13 @@ class InstanceView(Generic[W]):
         """Its terminal event, once that was read."""
         self.discarded = False
         """Whether its user wants no more of its events."""
+        self.saves_blobs = False
+        """Whether its blobs go elsewhere than into memory, by way of `piece`."""
+        self.piece: bytes | None = None
+        """What was read of a blob that is saved: a `BlobPiece`, or one that had come whole before.
+        Nothing else is given until it is set to ``None``: so whoever is interrupted while saving it
+        can do it again.
+        """
         self._dispatcher = dispatcher
 
     def __repr__(self) -> str:
@@ -98,14 +105,18 @@ class InstanceView(Generic[W]):
                 assert_never(refusal)
 
     def take(self) -> Received | None:
-        """Take one unread event; ``None`` if there is none now, or it was discarded.
+        """Take one unread event; ``None`` if there is none now.
 
-        Raises how the connection ended, behind the last event.
+        None is there while `piece` is set, or after the instance was discarded. Raises how the
+        connection ended, behind the last event.
         """
-        if self.discarded:
+        if self.discarded or self.piece is not None:
             return None
         unread = self._dispatcher.read_instance(self.id)
         if unread is None:
+            return None
+        if self.saves_blobs and isinstance(unread.data, bytes):
+            self.piece = unread.data
             return None
         if unread.event.is_terminal:
             self.end = unread
@@ -132,6 +143,11 @@ class InstanceView(Generic[W]):
         state = self._dispatcher.connection.instance_state(self.id)
         if state in _OVER and self._dispatcher.closed is None and not self.discarded:
             raise self._ended()
+
+    def save_blobs(self) -> None:
+        """Have blobs come as `piece`, from the next that is read."""
+        self.saves_blobs = True
+        self._dispatcher.connection.stream_blobs(self.id)
 
     def discard(self) -> None:
         """Drop what is unread and all that it still says; a task that waits looks again."""

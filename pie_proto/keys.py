@@ -1,6 +1,6 @@
 """Keys that answer a server's challenge: `Signer`, and `ParsedPrivateKey` read from a text.
 
-No file is opened here (`pie_anyio.keys` adds ``from_file``), and `cryptography` is imported by the
+No file is opened here (`pie_files.keys` adds ``from_file``), and `cryptography` is imported by the
 first call that needs it, which takes some tens of milliseconds.
 """
 

@@ -74,6 +74,7 @@ class Link:
         # Bytes to hand out until a keepalive ping that is queued has surely left.
         self._ping_due: int | None = None
         self._last_taken = now
+        self._in_transit = False
         self._pinged_at: float | None = None
         self._closing_since = now
         self._close_code = 1000
@@ -203,6 +204,8 @@ class Link:
             while websocket.unsent_bytes < max_bytes and (parts := source()) is not None:
                 websocket.send_message(*parts)
         data = websocket.data_to_send(max_bytes)
+        # Until more is asked for, the transport may still be about it, or stuck in it.
+        self._in_transit = bool(data)
         if data:
             self._last_taken = self._now
         if self._ping_due is not None:
@@ -233,7 +236,7 @@ class Link:
                     return self._pinged_at + limits.keepalive_timeout
                 return self._last_received + limits.keepalive_interval
             case ConnectionState.CLOSED:
-                if self._aborted or not self.has_data_to_send:
+                if self._aborted or not (self.has_data_to_send or self._in_transit):
                     return None
                 return self._closing_since + limits.close_timeout
             case _:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from pie_proto.errors import RemoteProtocolError
-from pie_proto.events import Event, InstanceEvent
+from pie_proto.events import BlobPiece, Event, InstanceEvent
 from pie_proto.limits import Limits
 from pie_proto.messages import BlobChunk
 from pie_proto.states import INSTANCE, InstanceInput, InstanceState, next_state
@@ -17,13 +17,14 @@ _UNATTACHED = InstanceState.UNATTACHED
 
 
 class _Mailbox:
-    __slots__ = ("blobs", "events", "state", "unread_bytes")
+    __slots__ = ("blobs", "events", "state", "streams_blobs", "unread_bytes")
 
     def __init__(self) -> None:
         self.state = _UNATTACHED
         self.events: deque[InstanceEvent] = deque()
         self.unread_bytes = 0
         self.blobs: dict[str, Assembly] = {}
+        self.streams_blobs = False
 
 
 class Mailboxes:
@@ -151,9 +152,11 @@ class Mailboxes:
             return None
         assembly = box.blobs.get(chunk.hash)
         if assembly is None:
-            assembly = box.blobs[chunk.hash] = Assembly(chunk.hash, chunk.total)
+            assembly = Assembly(chunk.hash, chunk.total, streamed=box.streams_blobs)
+            box.blobs[chunk.hash] = assembly
             self.assembling_bytes += assembly.cost
-        if self.assembling_bytes + len(chunk.data) > self._limits.assembling_bytes:
+        kept, offset = 0 if assembly.streamed else len(chunk.data), assembly.size
+        if self.assembling_bytes + kept > self._limits.assembling_bytes:
             raise RemoteProtocolError(
                 f"blobs being received pass {self._limits.assembling_bytes} bytes together",
                 close_code=1009,
@@ -163,12 +166,24 @@ class Mailboxes:
             raise RemoteProtocolError(
                 f"blob {chunk.hash} of instance {chunk.instance_id}: {problem}"
             )
-        self.assembling_bytes += len(chunk.data)
-        if not assembly.complete:
+        self.assembling_bytes += kept
+        if assembly.complete:
+            del box.blobs[chunk.hash]
+            self.assembling_bytes -= assembly.cost
+        if assembly.streamed:
+            data: bytes = BlobPiece(
+                chunk.data, hash=chunk.hash, offset=offset, is_last=assembly.complete
+            )
+        elif assembly.complete:
+            data = assembly.content()
+        else:
             return None
-        del box.blobs[chunk.hash]
-        self.assembling_bytes -= assembly.cost
-        return InstanceEvent(chunk.instance_id, Event.Blob, assembly.content())
+        return InstanceEvent(chunk.instance_id, Event.Blob, data)
+
+    def stream_blobs(self, instance_id: str) -> None:
+        """Give what is yet to come of an instance's blobs in pieces, and keep none of them."""
+        if (box := self._boxes.get(instance_id)) is not None:
+            box.streams_blobs = True
 
     # ------------------------------------------------------- events that come before their instance
 

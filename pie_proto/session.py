@@ -270,6 +270,14 @@ class ClientSession:
             self._mailboxes.happened(instance_id, InstanceInput.DISCARD)
             self._update_pause()
 
+    def stream_blobs(self, instance_id: str) -> None:
+        """Give an instance's blobs piece by piece, as `BlobPiece`, from the next that begins.
+
+        They are then bounded by nothing but what is unread: ``limits.blob_bytes`` is for blobs that
+        are put together here. Ignored for an instance that is not attached.
+        """
+        self._mailboxes.stream_blobs(instance_id)
+
     def close(self, now: float) -> None:
         """Stop: accept no command, drop uploads and all that instances still say.
 

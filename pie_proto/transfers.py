@@ -125,14 +125,16 @@ class ChunkProblem:
 class Assembly:
     """Content being put together from chunks that must come in order.
 
-    Nothing is allocated for what is only announced. The hash is taken as chunks arrive.
+    Nothing is allocated for what is only announced. The hash is taken as chunks arrive. Content
+    that is ``streamed`` is not kept: whoever gives the chunks hands them on.
     """
 
-    __slots__ = ("_chunks", "_hasher", "_index", "hash", "size", "total")
+    __slots__ = ("_chunks", "_hasher", "_index", "hash", "size", "streamed", "total")
 
-    def __init__(self, content_hash: str, total: int) -> None:
+    def __init__(self, content_hash: str, total: int, *, streamed: bool = False) -> None:
         self.hash = content_hash
         self.total = total
+        self.streamed = streamed
         self.size = 0
         self._index = 0
         self._chunks: list[bytes] = []
@@ -146,12 +148,13 @@ class Assembly:
             return ChunkProblem(ChunkFault.TOTAL, self.total, total)
         if index != self._index or index >= total:
             return ChunkProblem(ChunkFault.ORDER, self._index, index)
-        if self.size + len(data) > max_size:
+        if self.size + len(data) > max_size and not self.streamed:
             return ChunkProblem(ChunkFault.SIZE, max_size, self.size + len(data))
         self._index += 1
         if data:
             self.size += len(data)
-            self._chunks.append(data)
+            if not self.streamed:
+                self._chunks.append(data)
             self._hasher.update(data)
         if self.complete and (actual := self._hasher.hexdigest()) != self.hash:
             return ChunkProblem(ChunkFault.HASH, self.hash, actual)
@@ -160,7 +163,7 @@ class Assembly:
     @property
     def cost(self) -> int:
         """What it takes of memory: its content, its name, and above all the state of its hash."""
-        return _ASSEMBLY_COST + len(self.hash) + self.size
+        return _ASSEMBLY_COST + len(self.hash) + (0 if self.streamed else self.size)
 
     @property
     def complete(self) -> bool:

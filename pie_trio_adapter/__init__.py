@@ -1,5 +1,6 @@
 """A client for Pie servers over any `trio.abc.Stream`, native to trio."""
 
+from pie_files import KeyFileWarning, ParsedPrivateKey
 from pie_proto import (
     AttachFailed,
     AuthenticationError,
@@ -14,7 +15,6 @@ from pie_proto import (
     LaunchFailed,
     Limits,
     LocalProtocolError,
-    ParsedPrivateKey,
     PieError,
     QueryFailed,
     RemoteProtocolError,
@@ -40,6 +40,7 @@ __all__ = [
     "InstanceEnded",
     "InstanceFailed",
     "InstanceInfo",
+    "KeyFileWarning",
     "KeyFormatError",
     "LaunchFailed",
     "Limits",

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Sequence
 
 import trio
 
+from pie_files import UploadContent
 from pie_proto import ConnectionState, Signer, Statistics
 from pie_proto import commands as c
 from pie_proto import events as e
@@ -16,7 +17,7 @@ from pie_proto.keys import check_signer
 from pie_trio_adapter.driver import Driver
 from pie_trio_adapter.instance import Instance
 from pie_trio_adapter.requests import Progress, expect, request, upload
-from pie_trio_adapter.sources import UploadContent, open_content
+from pie_trio_adapter.sources import open_content
 
 __all__ = ["TrioPieClient"]
 

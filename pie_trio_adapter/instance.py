@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from types import TracebackType
 from typing import assert_never
 
 import trio
 
+from pie_files import BlobFolder, UploadContent
 from pie_proto import commands as c
+from pie_proto.events import Event
 from pie_proto.instance_view import EVENTS_PER_CHECKPOINT, InstanceView, Received, Refusal
 from pie_trio_adapter.driver import Driver
 from pie_trio_adapter.requests import Progress, request, upload
-from pie_trio_adapter.sources import UploadContent, open_content
+from pie_trio_adapter.sources import open_content
 
 __all__ = ["Instance", "Received"]
 
@@ -29,6 +32,7 @@ class Instance(trio.abc.ReceiveChannel[Received]):
         self._driver = driver
         self._view = InstanceView(driver.dispatcher, instance_id, detached=detached)
         self._since_checkpoint = 0
+        self._blobs: BlobFolder | None = None
 
     @property
     def id(self) -> str:
@@ -61,18 +65,27 @@ class Instance(trio.abc.ReceiveChannel[Received]):
         try:
             await trio.lowlevel.checkpoint()
             self._since_checkpoint = 0
-            while (received := view.take()) is None:
-                if view.discarded:
+            while (received := self._take()) is None:
+                if self._blobs is not None and view.piece is not None:
+                    path = await trio.to_thread.run_sync(self._blobs.write, view.piece)
+                    view.piece = None
+                    if path is not None:
+                        return Event.Blob, path
+                elif view.discarded:
                     raise trio.ClosedResourceError(str(view.error(Refusal.DISCARDED)))
-                await self._driver.dispatcher.readable(view.id).wait()
+                else:
+                    await self._driver.dispatcher.readable(view.id).wait()
         finally:
             view.receiving = False
         return received
 
     def receive_nowait(self) -> Received:
-        """As `receive`, but raises `trio.WouldBlock` if there is no event now."""
+        """As `receive`, but raises `trio.WouldBlock` if there is no event now.
+
+        A blob that is saved to a file is a matter for `receive`.
+        """
         self._check_reading()
-        received = self._view.take()
+        received = self._take()
         if received is None:
             raise trio.WouldBlock
         return received
@@ -135,6 +148,36 @@ class Instance(trio.abc.ReceiveChannel[Received]):
             case _:
                 assert_never(refusal)
 
+    def _take(self) -> Received | None:
+        try:
+            received = self._view.take()
+        except BaseException:
+            self._close_blobs()
+            raise
+        if self._view.end is not None:
+            self._close_blobs()
+        return received
+
+    def save_blobs(self, folder: str | os.PathLike[str]) -> None:
+        """Receive blobs into files of ``folder``, piece by piece, instead of into memory.
+
+        From now on the data of an `Event.Blob` is a path, ``folder/HASH``, where HASH is the BLAKE3
+        hash of the content, which has been checked. They may be of any size; while one is being
+        received it is a file that ends in ``.part``, which is removed if it never becomes whole.
+        Files are written, in a worker thread, when events are read; what the system says no to
+        (`OSError`) is raised there, nothing is lost by it, and the next read tries again.
+
+        Raises `NotADirectoryError` if there is no such folder. Nothing changes for a blob of which
+        this client has pieces already, but that it is written to its file when it is whole.
+        """
+        self._blobs = BlobFolder(folder)
+        self._view.save_blobs()
+
+    def _close_blobs(self) -> None:
+        # Blobs that never become whole are rare, and a file is removed in microseconds.
+        if self._blobs is not None:
+            self._blobs.close()
+
     # ------------------------------------------------------------------------------------- telling
 
     async def send(self, message: str) -> None:
@@ -181,6 +224,7 @@ class Instance(trio.abc.ReceiveChannel[Received]):
         connection or the instance has ended. Idempotent.
         """
         self._view.discard()
+        self._close_blobs()
 
     async def aclose(self) -> None:
         """`discard`, and a checkpoint. Cancelled, it is closed all the same."""

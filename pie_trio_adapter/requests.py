@@ -7,19 +7,20 @@ from typing import TypeAlias, TypeVar
 
 import trio
 
+from pie_files import SourceChanged
+from pie_files.sources import Content
 from pie_proto import events as e
-from pie_proto.commands import Command, TerminateInstance, UploadCommand
+from pie_proto.commands import Buffer, Command, TerminateInstance, UploadCommand
 from pie_proto.dispatch import Dispatcher, Exchange
 from pie_proto.errors import UploadFailed
 from pie_trio_adapter.driver import Driver, ParkingLot
-from pie_trio_adapter.sources import Content, SourceChanged
 
 __all__ = ["Progress", "expect", "request", "upload"]
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Told how far an upload has come: bytes sent, size in bytes."""
 
-_Read: TypeAlias = Callable[[int, int], Awaitable[bytes]]
+_Read: TypeAlias = Callable[[int, int], Awaitable[Buffer]]
 
 _Outcome = TypeVar("_Outcome", bound=e.Outcome)
 
@@ -65,7 +66,10 @@ async def upload(
     driver: Driver, command: UploadCommand, content: Content, progress: Progress | None
 ) -> None:
     """As `request`, for an upload; raises `UploadFailed` if its file turns out changed."""
-    read = content.source.read if content.source is not None else None
+
+    async def read(offset: int, length: int) -> Buffer:
+        return await trio.to_thread.run_sync(content.read, offset, length)
+
     try:
         await request(driver, command, read=read, progress=progress)
     except SourceChanged as exc:

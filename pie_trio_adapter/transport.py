@@ -1,8 +1,9 @@
-"""From a ``ws://`` URI to a `trio.abc.Stream`."""
+"""From a URI to a `trio.abc.Stream`: TCP, TLS, a Unix socket."""
 
 from __future__ import annotations
 
 import socket
+import ssl
 import sys
 from contextlib import suppress
 
@@ -11,7 +12,7 @@ import trio
 from pie_proto.addresses import ServerAddress
 from pie_proto.errors import ConnectFailed, describe_cause
 
-__all__ = ["connect_stream", "parse"]
+__all__ = ["connect_stream", "shake_hands"]
 
 # The `socket` module has had the name since Python 3.12 only; these are the systems' own numbers.
 _TCP_NOTSENT_LOWAT = {"linux": 25, "darwin": 0x201}.get(sys.platform)
@@ -19,28 +20,23 @@ _TCP_NOTSENT_LOWAT = {"linux": 25, "darwin": 0x201}.get(sys.platform)
 # Two chunks: enough that the line does not run dry while the next is made.
 _UNSENT_BYTES = 512 * 1024
 
-_OPENED_BY_THE_CALLER = {
-    "wss": "trio.open_ssl_over_tcp_stream()",
-    "ws+unix": "trio.open_unix_socket()",
-}
 
+async def connect_stream(
+    address: ServerAddress, ssl_context: ssl.SSLContext | None
+) -> trio.abc.Stream:
+    """Open a connection. Raises `ConnectFailed` that names the address, the cause and a remedy.
 
-def parse(uri: str) -> ServerAddress:
-    """Read a ``ws://`` URI. Raises `ValueError` that says what is wrong."""
-    address = ServerAddress.parse(uri)
-    if (opener := _OPENED_BY_THE_CALLER.get(address.scheme)) is not None:
-        raise ValueError(
-            f"of URIs, open_client() takes ws:// only, not {uri!r}: pass the stream that "
-            f"{opener} gives"
-        )
-    return address
-
-
-async def connect_stream(address: ServerAddress) -> trio.SocketStream:
-    """Open a TCP connection. Raises `ConnectFailed` that names the address, the cause and a remedy.
-
+    With ``wss://``, ``ssl_context`` says what is trusted; by default, what the system trusts.
     Cancel-safe: nothing is left open.
     """
+    if address.path is not None:
+        try:
+            return await trio.open_unix_socket(address.path)
+        except (OSError, RuntimeError) as exc:  # the latter where there are no Unix sockets
+            words = describe_cause(exc)
+            raise ConnectFailed(
+                f"no connection to {address.uri}: {words}. Has the server been started?"
+            ) from exc
     try:
         stream = await trio.open_tcp_stream(address.host, address.port)
     except (OSError, UnicodeError) as exc:  # no name can be of such a form
@@ -52,4 +48,25 @@ async def connect_stream(address: ServerAddress) -> trio.SocketStream:
     if _TCP_NOTSENT_LOWAT is not None:
         with suppress(OSError):
             stream.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
-    return stream
+    if not address.secure:
+        return stream
+    if ssl_context is None:
+        # Half a megabyte of certificates is read.
+        ssl_context = await trio.to_thread.run_sync(ssl.create_default_context)
+    # A WebSocket has a Close of its own: one that TLS did not announce is no attack.
+    return trio.SSLStream(
+        stream, ssl_context, server_hostname=address.server_name, https_compatible=True
+    )
+
+
+async def shake_hands(stream: trio.abc.Stream) -> None:
+    """Agree with the other side on TLS, if the stream is one of `trio.SSLStream`.
+
+    Before reader and writer share it: of a handshake that fails in the one, the other would never
+    hear. Raises `ConnectFailed`.
+    """
+    if isinstance(stream, trio.SSLStream):
+        try:
+            await stream.do_handshake()
+        except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as exc:
+            raise ConnectFailed(f"no TLS was agreed on: {describe_cause(exc)}") from exc

@@ -30,7 +30,7 @@ PROGRAMS = ROOT / "tests" / "programs"
 PAGES = [*sorted(DOCS.glob("*.md")), *sorted(ROOT.glob("*.md"))]
 # Old entries of the change log name what was there then.
 OWN_PAGES = [page for page in PAGES if page.name != "CHANGELOG.md"]
-PACKAGES = ("pie_proto", "pie_anyio", "pie_trio_adapter")
+PACKAGES = ("pie_proto", "pie_files", "pie_anyio", "pie_trio_adapter")
 SECONDS = 30
 
 

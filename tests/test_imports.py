@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("pie_proto", "pie_anyio", "pie_trio_adapter")
+PACKAGES = ("pie_proto", "pie_files", "pie_anyio", "pie_trio_adapter")
 
 THE_WORLD = {
     "socket", "ssl", "asyncio", "trio", "anyio", "threading", "time", "selectors", "pathlib",
@@ -57,7 +57,8 @@ def test_the_core_opens_no_file(path: Path) -> None:
 @pytest.mark.parametrize(
     ("package", "forbidden"),
     [
-        ("pie_proto", ("pie_anyio", "pie_trio_adapter", "pie")),
+        ("pie_proto", ("pie_files", "pie_anyio", "pie_trio_adapter", "pie")),
+        ("pie_files", ("pie_anyio", "pie_trio_adapter", "pie", "anyio", "asyncio", "trio")),
         ("pie_anyio", ("pie_trio_adapter", "pie")),
         ("pie_trio_adapter", ("pie_anyio", "pie", "anyio", "asyncio")),
     ],
@@ -126,6 +127,7 @@ def loaded_by(statement: str) -> set[str]:
     [
         ("import pie_proto", {"anyio", "asyncio", "trio", "cryptography", "wasmtime", "ssl"}),
         ("import pie_proto.server", {"anyio", "asyncio", "trio", "cryptography", "wasmtime"}),
+        ("import pie_files", {"anyio", "asyncio", "trio", "cryptography"}),
         ("import pie_anyio", {"trio", "wasmtime", "cryptography"}),
         ("import pie_anyio.server", {"trio", "wasmtime", "cryptography"}),
         ("import pie_trio_adapter", {"anyio", "wasmtime", "cryptography"}),

@@ -54,7 +54,6 @@ _MAX_ID: Final = 0xFFFF_FFFF
 
 # Ids are UUIDs, of 36 characters, and kept for as long as there is the instance.
 _MAX_INSTANCE_ID: Final = 256
-_HASH_SIZE: Final = 64
 
 
 class InstanceDialect:
@@ -428,8 +427,8 @@ def _streaming_output(message: _Fields) -> e.InstanceEvent:
 
 def _download_blob(message: _Fields) -> BlobChunk:
     content_hash = field(message, "blob_hash", str)
-    if len(content_hash) != _HASH_SIZE:
-        raise RemoteProtocolError(f"the hash of a blob has {len(content_hash)} characters")
+    if not c.is_hash(content_hash):
+        raise RemoteProtocolError(f"{content_hash[:80]!r} is not the hash of a blob")
     return BlobChunk(
         field(message, "instance_id", str),
         content_hash,

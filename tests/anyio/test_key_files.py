@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from pie_anyio.keys import KeyFileWarning, ParsedPrivateKey
+from pie_files import KeyFileWarning, ParsedPrivateKey
 from pie_proto import keys
 from pie_proto.errors import KeyFormatError
 

@@ -10,9 +10,9 @@ import anyio.abc
 import anyio.lowlevel
 import pytest
 
-from pie_anyio import ConnectionLost, Event
+from pie_anyio import ConnectionLost, Event, Limits
 from pie_proto import DEFAULT_LIMITS, Closer
-from tests.anyio.world import connected, launch, other_process
+from tests.anyio.world import SOON, World, connected, launch, other_process
 from tests.programs import component
 
 pytestmark = pytest.mark.anyio
@@ -137,3 +137,59 @@ async def test_events_already_received_are_delivered_first() -> None:
             instance.recv_nowait()
         with pytest.raises(ConnectionLost):
             await instance.send("x")
+
+
+class Stuck(anyio.abc.ByteStream):
+    """Takes nothing any more once it is told to, for ever; and then ends what can be read."""
+
+    def __init__(self, stream: anyio.abc.ByteStream) -> None:
+        self._stream = stream
+        self._stuck = anyio.Event()
+        self._tried = anyio.Event()
+
+    def stick(self) -> None:
+        self._stuck.set()
+
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        received: list[bytes] = []
+
+        async def receive() -> None:
+            received.append(await self._stream.receive(max_bytes))
+            tasks.cancel_scope.cancel()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(receive)
+            await self._tried.wait()
+            tasks.cancel_scope.cancel()
+        if not received:
+            raise anyio.EndOfStream
+        return received[0]
+
+    async def send(self, item: bytes) -> None:
+        if self._stuck.is_set():
+            self._tried.set()
+            await anyio.sleep_forever()
+        await self._stream.send(item)
+
+    async def send_eof(self) -> None:
+        await self._stream.send_eof()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+async def test_a_peer_that_ends_and_takes_nothing_is_given_up(world: World) -> None:
+    async with world() as (server, _):
+        streams: list[Stuck] = []
+
+        async def connect() -> Stuck:
+            streams.append(Stuck(await server.connect()))
+            return streams[0]
+
+        limits = Limits(close_timeout=0.1)
+        async with connected(server, connect=connect, limits=limits) as client:
+            streams[0].stick()
+            with pytest.raises(ConnectionLost):
+                await client.ping()
+            with anyio.fail_after(SOON):
+                await client.aclose()

@@ -507,7 +507,21 @@ def test_after_the_end_what_is_still_to_be_sent_has_a_deadline(role: str) -> Non
     connection.receive_data(broken, 3.0)
     ended(connection)
     assert connection.data_to_send(now=4.0)
+    assert connection.next_deadline() == 8.0, "the transport may be stuck in what it was handed"
+    assert connection.data_to_send(now=4.0) == b""
     assert connection.next_deadline() is None
+
+
+def test_a_transport_that_is_stuck_while_the_peer_ends_is_given_up() -> None:
+    pair = authenticated()
+    pair.client.send(c.Ping(), 1.0)
+    assert pair.client.data_to_send(now=1.0)
+    pair.client.receive_eof(3.0)
+    ended(pair.client)
+    assert pair.client.transport_action() is TransportAction.CLOSE
+    assert pair.client.next_deadline() == 8.0
+    pair.client.handle_timeout(8.0)
+    assert pair.client.transport_action() is TransportAction.ABORT
 
 
 def test_pings_of_the_peers_are_answered_and_pongs_unasked_for_are_ignored() -> None:

@@ -315,6 +315,20 @@ def test_the_result_of_an_instance_that_did_not_complete_is_an_error(desk: Desk)
     assert str(view.error(Refusal.ENDED)) == f"instance {A} has ended: Aborted"
 
 
+def test_what_is_read_of_a_saved_blob_waits_until_it_is_saved(desk: Desk) -> None:
+    view = desk.launch()
+    desk.emit(Event.Blob, b"before")
+    view.save_blobs()
+    desk.emit(Event.Blob, b"after")
+    desk.emit(Event.Message, "last")
+    for expected in (b"before", b"after"):
+        assert view.take() is None
+        assert view.piece == expected
+        assert view.take() is None, "nothing is given while a piece waits"
+        view.piece = None
+    assert view.take() == (Event.Message, "last")
+
+
 def test_discarding_wakes_who_waits_and_gives_no_more(desk: Desk) -> None:
     view = desk.launch()
     waiting = desk.dispatcher.readable(view.id)

@@ -301,7 +301,7 @@ def test_a_subclass_parses_to_itself() -> None:
 
 def test_importing_the_modules_does_not_load_cryptography() -> None:
     code = (
-        "import sys, pie_proto.keys, pie_proto.public_keys, pie_anyio.keys;"
+        "import sys, pie_proto.keys, pie_proto.public_keys, pie_files.keys;"
         "sys.exit(any(name.split('.')[0] in ('cryptography', 'bcrypt') for name in sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], check=False, timeout=30)

@@ -21,6 +21,8 @@ async def test_behind_the_end_there_is_no_more(url: str) -> None:
         with pytest.raises(trio.EndOfChannel):
             instance.receive_nowait()
         assert [pair async for pair in instance] == []
+        with pytest.raises(InstanceEnded):
+            instance.recv_nowait()
         with pytest.raises(InstanceEnded) as caught:
             await instance.recv()
         assert (caught.value.event, caught.value.data) == (Event.Completed, "done")

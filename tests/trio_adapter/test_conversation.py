@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from pie_files.sources import Content
 from pie_proto import hash_of
 from pie_trio_adapter import (
     AttachFailed,
@@ -20,7 +21,6 @@ from pie_trio_adapter import (
     UploadFailed,
     open_client,
 )
-from pie_trio_adapter.sources import Content, FileSource
 from tests.programs import component
 from tests.trio_adapter.world import connected, in_trio, launch, read_until
 
@@ -185,11 +185,10 @@ def test_a_file_that_changes_while_it_is_hashed_is_an_os_error_that_says_so(
 ) -> None:
     path = tmp_path / "changing.bin"
     path.write_bytes(bytes(3_000_000))
-    with Content(0, "", None, FileSource(path)) as content:
-        assert content.source is not None
+    with Content(path) as content:
         path.write_bytes(bytes(2_000_000))
         with pytest.raises(OSError, match=r"changing\.bin (has become|was)"):
-            content.source.hash()
+            content.take_hash()
 
 
 @in_trio

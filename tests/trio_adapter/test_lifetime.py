@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -148,8 +149,6 @@ async def test_a_message_accepted_before_closing_is_sent(url: str) -> None:
     ("where", "told"),
     [
         ("http://127.0.0.1:8080", "ws://"),
-        ("wss://127.0.0.1", "open_ssl_over_tcp_stream"),
-        ("ws+unix:///run/pie.sock", "open_unix_socket"),
         ("ws://ada:secret@127.0.0.1", "authenticate"),
         ("ws://127.0.0.1:99999", "no valid port"),
     ],
@@ -170,11 +169,20 @@ async def test_odd_arguments_are_refused_in_words() -> None:
     with pytest.raises(ValueError, match="a URI says both"):
         async with open_client("ws://127.0.0.1", host="other"):
             pass
-    ours, theirs = trio.testing.memory_stream_pair()
-    with pytest.raises(LocalProtocolError):
-        async with open_client(ours, target="/\r\nX: y"):
+    trusting = ssl.create_default_context()
+    with pytest.raises(ValueError, match="wss://"):
+        async with open_client("ws://127.0.0.1", ssl_context=trusting):
             pass
-    assert await theirs.receive_some() == b""
+    for odd, error in (
+        ({"target": "/\r\nX: y"}, LocalProtocolError),
+        ({"headers": {"X": "a\r\nb"}}, ValueError),
+        ({"ssl_context": trusting}, ValueError),
+    ):
+        ours, theirs = trio.testing.memory_stream_pair()
+        with pytest.raises(error):
+            async with open_client(ours, **odd):  # type: ignore[arg-type]
+                pass
+        assert await theirs.receive_some() == b"", "the client closes its stream in any case"
 
 
 @in_trio

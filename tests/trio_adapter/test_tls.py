@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import trio
 import trio.testing
 
 from pie_proto import DEFAULT_LIMITS
-from pie_trio_adapter import Closer, ConnectionLost, Event, TrioPieClient
+from pie_trio_adapter import (
+    Closer,
+    ConnectFailed,
+    ConnectionLost,
+    Event,
+    TrioPieClient,
+    open_client,
+)
 from tests.serving import serving
 from tests.tls_names import client_context, server_context
 from tests.trio_adapter.scripted import Scripted
@@ -44,6 +52,50 @@ async def test_a_conversation_with_a_server_that_is_trusted() -> None:
             assert await instance.receive() == (Event.Message, f"echo: {text}")
             await instance.send("stop")
             assert (await read_until(instance, Event.Completed)) == ([], "stopped")
+
+
+@in_trio
+async def test_a_uri_may_ask_for_tls() -> None:
+    with serving(ssl_context=server_context()) as server:
+        async with connected(server.url, ssl_context=client_context()) as client:
+            assert await (await launch(client, "hello")).result() == "done"
+
+
+async def failure(where: str | trio.abc.Stream, **options: Any) -> ConnectFailed:
+    with trio.fail_after(DEFAULT_LIMITS.handshake_timeout / 2):
+        with pytest.raises(ConnectFailed) as caught:
+            async with open_client(where, **options):
+                pass
+    return caught.value
+
+
+@in_trio
+async def test_a_server_that_is_not_trusted_is_refused_in_words() -> None:
+    with serving(ssl_context=server_context()) as server:
+        error = await failure(server.url)
+        assert server.url in str(error)
+        assert "certificate verify failed" in str(error)
+        stream = await trio.open_ssl_over_tcp_stream("127.0.0.1", server.port)
+        assert "certificate verify failed" in str(await failure(stream))
+
+
+@in_trio
+async def test_a_server_that_speaks_no_tls_is_refused_in_words() -> None:
+    with serving() as server:
+        error = await failure(f"wss://127.0.0.1:{server.port}")
+    assert "no TLS was agreed on" in str(error)
+
+
+@trio.testing.trio_test
+async def test_a_tls_handshake_that_is_not_answered_is_bounded(
+    clock: trio.testing.MockClock,
+) -> None:
+    ours, _ = trio.testing.memory_stream_pair()
+    with pytest.raises(ConnectFailed, match="within 30 s"):
+        async with open_client(trio.SSLStream(ours, client_context(), server_hostname="x")):
+            pass
+    with pytest.raises(trio.ClosedResourceError):
+        await ours.send_all(b"x")
 
 
 @in_trio
