@@ -54,7 +54,7 @@ async def test_a_saved_blob_is_not_bounded_by_what_fits_in_memory(
         unread_bytes=1_000_000,
         unread_low_bytes=500_000,
     )
-    blob = content(10_000_000)
+    blob = content(3_000_000)
     async with world(limits=limits) as (_, client):
         instance = await launch(client, "blob_back")
         instance.save_blobs(tmp_path)
@@ -125,7 +125,7 @@ async def test_a_blob_that_never_becomes_whole_leaves_no_file(world: World, tmp_
                 instance = await launch(other, "blob_back")
                 instance.save_blobs(tmp_path)
                 async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(partial(upload, instance, content(5_000_000)))
+                    tasks.start_soon(partial(upload, instance, content(2_000_000)))
                     # Reading on until the first piece is there, and no further.
                     with anyio.CancelScope() as scope:
                         tasks.start_soon(cancel_when_begun, tmp_path, scope)
@@ -164,7 +164,7 @@ async def lose(instance: Instance, client: PieClient) -> None:
             await instance.recv()
 
 
-@pytest.mark.parametrize("step", range(0, 36, 5))
+@pytest.mark.parametrize("step", (0, 3, 8, 15, 30))
 async def test_a_recv_that_is_cancelled_while_it_saves_loses_nothing(
     step: int, world: World, tmp_path: Path
 ) -> None:
@@ -190,7 +190,7 @@ async def test_a_recv_that_is_cancelled_while_it_saves_loses_nothing(
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-@pytest.mark.parametrize("step", range(0, 36, 5))
+@pytest.mark.parametrize("step", (0, 3, 8, 15, 30))
 async def test_a_task_that_is_cancelled_while_it_saves_loses_nothing(
     step: int, world: World, tmp_path: Path
 ) -> None:
