@@ -164,7 +164,7 @@ async def lose(instance: Instance, client: PieClient) -> None:
             await instance.recv()
 
 
-@pytest.mark.parametrize("step", (0, 3, 8, 15, 30))
+@pytest.mark.parametrize("step", [0, 3, 8, 15, 30])
 async def test_a_recv_that_is_cancelled_while_it_saves_loses_nothing(
     step: int, world: World, tmp_path: Path
 ) -> None:
@@ -190,7 +190,7 @@ async def test_a_recv_that_is_cancelled_while_it_saves_loses_nothing(
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-@pytest.mark.parametrize("step", (0, 3, 8, 15, 30))
+@pytest.mark.parametrize("step", [0, 3, 8, 15, 30])
 async def test_a_task_that_is_cancelled_while_it_saves_loses_nothing(
     step: int, world: World, tmp_path: Path
 ) -> None:

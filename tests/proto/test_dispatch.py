@@ -358,9 +358,10 @@ def test_the_end_wakes_everyone_with_one_story_and_exceptions_of_their_own(desk:
     broken = OSError(32, "Broken pipe")
     desk.dispatcher.note_cause(broken)
     desk.dispatcher.note_cause(ValueError("a later one"))
+    rung = desk.dispatcher.room.rung
     desk.dispatcher.receive_eof(0.0)
     assert (first.woken.rung, second.woken.rung, waiting.rung) == (1, 1, 1)
-    assert desk.dispatcher.room.rung >= 1
+    assert desk.dispatcher.room.rung > rung
     assert desk.dispatcher.has_room, "nobody waits for what will never be"
     assert view.take() == (Event.Stdout, "before")
     errors = []
