@@ -8,7 +8,7 @@ PACKAGES := pie_proto pie_files pie_anyio pie_trio_adapter pie.py
 CODE   := $(PACKAGES) tests examples docs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-all check format docs coverage ci clean
+.PHONY: help demo test test-slow test-all check format docs prove coverage ci clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
@@ -45,14 +45,19 @@ check: $(VENV)/.dev ## check format, style and types, and that the drawn docs ar
 	$(BIN)/mypy
 	$(BIN)/python docs/draw_states.py --check
 	$(BIN)/python docs/draw_limits.py --check
+	$(BIN)/python docs/draw_guide.py --check
 
 format: $(VENV)/.dev ## put code into its form
 	$(BIN)/ruff check --fix-only $(CODE)
 	$(BIN)/ruff format $(CODE)
 
-docs: $(VENV)/.dev ## draw docs/states.md and docs/limits.md from the code
+docs: $(VENV)/.dev ## draw docs/states.md, docs/limits.md and docs/guide.md from their tables
 	$(BIN)/python docs/draw_states.py
 	$(BIN)/python docs/draw_limits.py
+	$(BIN)/python docs/draw_guide.py
+
+prove: $(VENV)/.dev ## put every bug of docs/guide.md into a copy, and see its test fail (4 minutes)
+	$(BIN)/python tests/prove_guide.py
 
 COVERAGE := .cache/coverage
 
