@@ -74,6 +74,7 @@ ci: ## what continuous integration runs: every stage, bounded and timed
 	.ci/stage 10m check    $(MAKE) check
 	.ci/stage 15m test     $(MAKE) test
 	.ci/stage 15m coverage $(MAKE) coverage
+	.ci/stage 12m prove    $(MAKE) prove
 	.ci/stage 12m slow     $(MAKE) test-slow
 	.ci/stage 5m  demo     $(MAKE) demo
 

@@ -352,6 +352,32 @@ async def test_a_client_is_connected_in_one_task_and_closed_in_another(anyio_bac
             await client.ping()
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("what", ["client", "server"])
+async def test_a_block_is_entered_in_one_task_and_left_in_another(
+    what: str, anyio_backend: str
+) -> None:
+    # As fixtures of pytest-asyncio do; a task group does not survive it.
+    async def enter() -> Server | PieClient:
+        return await block.__aenter__()
+
+    async def leave() -> None:
+        await block.__aexit__(None, None, None)
+
+    async with serve() as server:
+        block = PieClient(server.url) if what == "client" else serve()
+        entered = await asyncio.create_task(enter())
+        client = entered if isinstance(entered, PieClient) else PieClient(entered.url)
+        if what == "server":
+            await client.connect()
+        await client.authenticate("ada")
+        await client.ping()
+        await asyncio.create_task(leave())
+        with pytest.raises(ConnectionLost):
+            await client.ping()
+        await client.aclose()
+
+
 @pytest.mark.parametrize("anyio_backend", ["trio"])
 async def test_on_trio_the_block_is_the_scope(anyio_backend: str) -> None:
     async with world() as (server, _):
