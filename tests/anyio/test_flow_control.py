@@ -12,7 +12,7 @@ from tests.anyio.world import SOON, connected, launch, other_process, world
 pytestmark = pytest.mark.anyio
 
 PIECE = 64 * 1024
-PIECES = 1200  # 100 MiB
+PIECES = 400  # 25 MiB: more than the 16 MiB that may be unread
 IMPATIENT = Limits(request_grace=0.2)
 # As the default, but full sooner: for what does not depend on how much it is.
 NARROW = Limits(unread_bytes=1024 * 1024, unread_low_bytes=512 * 1024)
@@ -27,12 +27,17 @@ async def flooded(client: PieClient, pieces: int = PIECES) -> Instance:
     return instance
 
 
-async def test_a_ping_behind_unread_output_names_the_instance_and_nothing_is_lost() -> None:
+@pytest.mark.parametrize(
+    "pieces", [PIECES, pytest.param(1600, marks=pytest.mark.slow)], ids=["25 MiB", "100 MiB"]
+)
+async def test_a_ping_behind_unread_output_names_the_instance_and_nothing_is_lost(
+    pieces: int,
+) -> None:
     async with world(IMPATIENT) as (_, client):
-        instance = await flooded(client)
+        instance = await flooded(client, pieces)
         with pytest.raises(RequestTimeout, match=instance.id):
             await client.ping()
-        await read_all(instance)
+        await read_all(instance, pieces)
         await client.ping()
 
 
