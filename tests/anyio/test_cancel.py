@@ -31,7 +31,7 @@ class Stop:
 async def check(client: PieClient) -> None:
     """The next upload, launch, recv and ping are right."""
     await client.ping()
-    instance = await launch(client, "echo_blob")
+    instance = await launch(client, "blob_back")
     blob = bytes(range(256)) * 3000
     await instance.upload_blob(blob)
     _, back = await read_until(instance, Event.Blob)
@@ -58,7 +58,7 @@ async def test_an_upload_of_a_blob_cancelled_half_way_can_be_done_again(
 ) -> None:
     blob = bytes(1_500_000)
     async with world() as (_, client):
-        instance = await launch(client, "echo_blob")
+        instance = await launch(client, "blob_back")
         with anyio.CancelScope() as scope:
             await instance.upload_blob(blob, progress=Stop(scope, after))
         assert scope.cancelled_caught
@@ -74,8 +74,8 @@ async def test_a_blob_for_an_instance_that_ended_half_way_can_be_sent_to_another
 ) -> None:
     blob = bytes(1_900_000)
     async with world() as (_, client):
-        first = await launch(client, "echo_blob")
-        second = await launch(client, "echo_blob")
+        first = await launch(client, "blob_back")
+        second = await launch(client, "blob_back")
         async with anyio.create_task_group() as tasks:
 
             def terminate_first(sent: int, size: int) -> None:

@@ -296,7 +296,7 @@ async def test_progress_is_told_from_nothing_to_all(world: World) -> None:
     told: list[tuple[int, int]] = []
     blob = bytes(1_000_000)
     async with world() as (_, client):
-        instance = await launch(client, "echo_blob")
+        instance = await launch(client, "blob_back")
         await instance.upload_blob(blob, progress=lambda sent, size: told.append((sent, size)))
     assert told[0] == (0, len(blob))
     assert told[-1] == (len(blob), len(blob))
@@ -354,7 +354,7 @@ async def test_a_file_that_shrinks_meanwhile_ends_the_upload_and_no_other(
             path.write_bytes(b"short")
 
     async with world() as (_, client):
-        instance = await launch(client, "echo_blob")
+        instance = await launch(client, "blob_back")
         with pytest.raises(UploadFailed, match=r"shrinking\.bin"):
             await instance.upload_blob(path, progress=shrink)
         await instance.upload_blob(b"whole")
@@ -373,7 +373,7 @@ async def test_fifty_tasks_share_one_connection(world: World) -> None:
         async with await client.launch_instance(program_hash, [str(number)]) as instance:
             expected = "done" if number % 2 == 0 else str(number)
             assert await instance.result() == expected
-        async with await launch(client, "echo_blob") as echo:
+        async with await launch(client, "blob_back") as echo:
             blob = blobs[number % 3]
             await echo.upload_blob(blob)
             _, back = await read_until(echo, Event.Blob)

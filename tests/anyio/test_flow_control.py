@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import anyio
 import pytest
 
@@ -12,8 +14,7 @@ from tests.anyio.world import SOON, connected, launch, other_process, world
 pytestmark = pytest.mark.anyio
 
 PIECE = 64 * 1024
-PIECES = 400  # 25 MiB: more than the 16 MiB that may be unread
-IMPATIENT = Limits(request_grace=0.2)
+PIECES = 100  # 6 MiB
 # As the default, but full sooner: for what does not depend on how much it is.
 NARROW = Limits(unread_bytes=1024 * 1024, unread_low_bytes=512 * 1024)
 
@@ -28,12 +29,14 @@ async def flooded(client: PieClient, pieces: int = PIECES) -> Instance:
 
 
 @pytest.mark.parametrize(
-    "pieces", [PIECES, pytest.param(1600, marks=pytest.mark.slow)], ids=["25 MiB", "100 MiB"]
+    ("pieces", "limits"),
+    [(PIECES, NARROW), pytest.param(1600, DEFAULT_LIMITS, marks=pytest.mark.slow)],
+    ids=["6 MiB", "100 MiB at the default limits"],
 )
 async def test_a_ping_behind_unread_output_names_the_instance_and_nothing_is_lost(
-    pieces: int,
+    pieces: int, limits: Limits
 ) -> None:
-    async with world(IMPATIENT) as (_, client):
+    async with world(replace(limits, request_grace=0.2)) as (_, client):
         instance = await flooded(client, pieces)
         with pytest.raises(RequestTimeout, match=instance.id):
             await client.ping()
@@ -90,10 +93,10 @@ async def test_closing_works_at_once() -> None:
 
 async def test_cancelling_a_request_behind_unread_output_leaves_the_connection_right() -> None:
     async with world(NARROW) as (_, client):
-        instance = await flooded(client, 200)
+        instance = await flooded(client)
         with anyio.move_on_after(0.05):
             await client.ping()
-        await read_all(instance, 200)
+        await read_all(instance)
         await client.ping()
         assert client.statistics().late_answers == 1
 

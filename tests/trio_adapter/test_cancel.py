@@ -25,7 +25,7 @@ from tests.trio_adapter.world import connected, in_trio, launch, read_until
 async def check(client: TrioPieClient) -> None:
     """The next upload, launch, receive and ping are right."""
     await client.ping()
-    instance = await launch(client, "echo_blob")
+    instance = await launch(client, "blob_back")
     blob = bytes(range(256)) * 3000
     await instance.upload_blob(blob)
     assert (await read_until(instance, Event.Blob))[1] == blob

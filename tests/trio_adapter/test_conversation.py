@@ -173,7 +173,7 @@ async def test_a_file_that_changes_meanwhile_ends_the_upload_and_no_other(
             path.write_bytes(becomes)
 
     async with connected(url) as client:
-        instance = await launch(client, "echo_blob")
+        instance = await launch(client, "blob_back")
         with pytest.raises(UploadFailed, match=r"changing\.bin"):
             await instance.upload_blob(path, progress=change)
         await instance.upload_blob(b"whole")
@@ -200,7 +200,7 @@ async def test_ten_tasks_share_one_connection(url: str) -> None:
         async def work(number: int) -> None:
             async with await launch(client, "arguments", [str(number)]) as instance:
                 assert await instance.result() == str(number)
-            async with await launch(client, "echo_blob") as echo:
+            async with await launch(client, "blob_back") as echo:
                 await echo.upload_blob(blob)
                 assert (await read_until(echo, Event.Blob))[1] == blob
                 await client.ping()

@@ -101,7 +101,7 @@ async def test_a_tls_handshake_that_is_not_answered_is_bounded(
 @in_trio
 async def test_both_ways_at_the_same_time() -> None:
     async def talk(client: TrioPieClient) -> None:
-        instance = await launch(client, "echo_blob")
+        instance = await launch(client, "blob_back")
         blob = bytes(range(256)) * 2000
         await instance.upload_blob(blob)
         assert await instance.receive() == (Event.Blob, blob)
