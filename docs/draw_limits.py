@@ -111,7 +111,7 @@ def capabilities() -> str:
     values = INSTANCE.capabilities
     rows = [f"| name | `{values.name}`: servers {values.servers} | what |", "|---|---|---|"]
     for name, reason in reasons(type(values)).items():
-        if isinstance(getattr(values, name), int):
+        if type(getattr(values, name)) is int:
             rows.append(f"| `{name}` | {shown(name, getattr(values, name))} | {reason} |")
     return "\n".join(rows)
 

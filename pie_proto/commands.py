@@ -13,6 +13,8 @@ from typing import TypeAlias
 
 from blake3 import blake3
 
+from pie_proto.json_text import read_json
+
 __all__ = [
     "AnswerChallenge",
     "AttachInstance",
@@ -105,11 +107,15 @@ class UploadProgram:
 
     With ``data`` the core takes the chunks from it. Without, it asks for each chunk when it is
     about to send it (``chunks_wanted``), so that the content need never be in memory.
+
+    ``manifest`` is the TOML text that names the program, for servers that know programs by name;
+    a WebAssembly component without one is named after its hash.
     """
 
     size: int
     hash: str
     data: Buffer | None = field(default=None, repr=False, compare=False)
+    manifest: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,20 +130,29 @@ class UploadBlob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaunchInstance:
-    """Launch the uploaded program with this hash. Attached instances stream to this connection."""
+    """Launch the uploaded program with this hash. Attached instances stream to this connection.
+
+    ``input`` is the JSON text of an object, for servers whose programs take one; ``None`` means:
+    made from ``arguments``.
+    """
 
     hash: str
     arguments: tuple[str, ...] = ()
     detached: bool = False
+    input: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaunchFromRegistry:
-    """Launch a program of the server's registry by name (``name``, ``name@version``, …)."""
+    """Launch a program of the server's registry by name (``name``, ``name@version``, …).
+
+    ``input`` as in `LaunchInstance`.
+    """
 
     name: str
     arguments: tuple[str, ...] = ()
     detached: bool = False
+    input: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,6 +268,23 @@ def _signature(value: object) -> str | None:
     return None if value else "must not be empty"
 
 
+def _optional_text(value: object) -> str | None:
+    return None if value is None else _text(value)
+
+
+def _optional_object(value: object) -> str | None:
+    problem = _optional_text(value)
+    if value is None or problem is not None:
+        return problem
+    try:
+        found = read_json(str(value))
+    except ValueError as exc:
+        return f"must be the JSON text of an object: {exc}"
+    if not isinstance(found, dict):
+        return f"must be the JSON text of an object, not of {type(found).__name__}"
+    return None
+
+
 def _optional_buffer(value: object) -> str | None:
     return None if value is None else buffer_problem(value)
 
@@ -284,6 +316,8 @@ _CHECKS: dict[str, Callable[[object], str | None]] = {
     "size": _size,
     "port": _port,
     "data": _optional_buffer,
+    "manifest": _optional_text,
+    "input": _optional_object,
 }
 
 

@@ -32,6 +32,7 @@ __all__ = [
     "InstanceReadable",
     "InstancesListed",
     "Launched",
+    "LaunchedUnnamed",
     "NeedData",
     "Outcome",
     "Pong",
@@ -129,11 +130,17 @@ class BlobPiece(bytes):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceInfo:
-    """One row of a list of instances; ``status`` is Attached, Detached or Finished."""
+    """One row of a list of instances; ``status`` is Attached, Detached or Finished.
+
+    Servers that know programs by name tell neither who is attached nor what has finished: there,
+    ``status`` is Running, and ``program`` (``name@version``) and ``input`` (JSON text) are told.
+    """
 
     id: str
     arguments: tuple[str, ...]
     status: str
+    program: str | None = None
+    input: str | None = None
 
 
 class Authentication(enum.Enum):
@@ -271,6 +278,13 @@ class Launched:
 
 
 @dataclass(frozen=True, slots=True)
+class LaunchedUnnamed:
+    """An instance was launched detached, and the server does not say which: list to find it."""
+
+    request_id: int
+
+
+@dataclass(frozen=True, slots=True)
 class ServerInstanceLaunched:
     """The program runs as a server of its own. It has no id here, and its events come to nobody."""
 
@@ -327,6 +341,7 @@ Outcome: TypeAlias = (
     | ProgramUploaded
     | BlobUploaded
     | Launched
+    | LaunchedUnnamed
     | ServerInstanceLaunched
     | Attached
     | InstancesListed

@@ -1,8 +1,8 @@
 """Neutral messages, both directions: what dialects produce and consume, and sessions deal in.
 
 No wire name stands here. Client to server: `Request` (from `events`, with or without an id) and
-`UploadChunk`. Server to client: `Answer`, `InstanceEvent` (from `events`), `BlobChunk`, `Notice`.
-Either way: `Unknown`.
+`UploadChunk`. Server to client: `Answer`, `InstanceEvent` (from `events`), `BlobChunk`, `Notice`,
+`Unattributed`, `Nothing`. Either way: `Unknown`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ __all__ = [
     "Answer",
     "BlobChunk",
     "ClientMessage",
+    "Nothing",
     "Notice",
     "ServerMessage",
     "Unattributed",
@@ -38,24 +39,34 @@ class Answer(NamedTuple):
 
 
 class UploadChunk(NamedTuple):
-    """One chunk of an upload, as the server role receives it. No ``instance_id``: a program."""
+    """One chunk of an upload, as the server role receives it. No ``instance_id``: a program.
 
-    request_id: int
+    No ``request_id``: nothing is to answer it. ``manifest`` names a program, where it has one.
+    """
+
+    request_id: int | None
     instance_id: str | None
     hash: str
     position: int
     total: int
     data: bytes
+    manifest: str | None = None
 
 
 class BlobChunk(NamedTuple):
-    """One chunk of a blob that an instance sends."""
+    """One chunk of a blob that an instance sends; ``name`` is what it calls it, if anything."""
 
     instance_id: str
     hash: str
     position: int
     total: int
     data: bytes
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Nothing:
+    """A message that is known, and tells nobody anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,4 +91,6 @@ class Unknown:
 
 
 ClientMessage: TypeAlias = Request | UploadChunk | Unknown
-ServerMessage: TypeAlias = Answer | InstanceEvent | BlobChunk | Notice | Unattributed | Unknown
+ServerMessage: TypeAlias = (
+    Answer | InstanceEvent | BlobChunk | Notice | Unattributed | Nothing | Unknown
+)

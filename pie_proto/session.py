@@ -22,7 +22,7 @@ from pie_proto.errors import LocalProtocolError, RemoteProtocolError, error_for
 from pie_proto.lanes import Outbox, Parts, lane_of
 from pie_proto.limits import DEFAULT_LIMITS, Limits
 from pie_proto.mailbox import Mailboxes
-from pie_proto.messages import Answer, BlobChunk, Notice, Unattributed, Unknown
+from pie_proto.messages import Answer, BlobChunk, Nothing, Notice, Unattributed, Unknown
 from pie_proto.requests import CHUNKS_TO_COME, Requests
 from pie_proto.states import (
     AUTHENTICATION,
@@ -196,6 +196,8 @@ class ClientSession:
             raise LocalProtocolError(f"{type(command).__name__} is not a command")
         if problem := c.problem_with(command):
             raise LocalProtocolError(problem)
+        if objection := self._dialect.objection(command):
+            raise LocalProtocolError(objection)
         authentication = self._check_authentication(command)
         change = self._check_instance(command)
         self._check_room(command)
@@ -443,6 +445,8 @@ class ClientSession:
                 case Unknown(name):
                     self._unknown_messages += 1
                     self._events.append(e.UnknownMessage(name))
+                case Nothing():
+                    pass
                 case _:
                     assert_never(message)
         except RemoteProtocolError as exc:
@@ -456,6 +460,10 @@ class ClientSession:
             self._answered_late(answer)
             return
         outcome = self._dialect.interpret(pending.command, answer)
+        first = self._authentication is not AuthenticationState.AUTHENTICATED
+        if first and outcome == e.Authenticated(answer.request_id, e.Authentication.ALREADY):
+            # Nothing was proved here: who the user is, the opening request has said.
+            outcome = e.Authenticated(answer.request_id, e.Authentication.ASSERTED)
         if pending.upload is not None:
             self._upload_answered(pending.upload, outcome)
         self._settle(pending.command, outcome)

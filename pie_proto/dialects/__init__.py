@@ -6,6 +6,7 @@ name, a field or a text of the wire.
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,7 +16,16 @@ from pie_proto.events import InstanceEvent, Outcome
 from pie_proto.messages import Answer, ClientMessage, ServerMessage
 from pie_proto.transfers import ChunkProblem
 
-__all__ = ["Capabilities", "Dialect"]
+__all__ = ["Capabilities", "Dialect", "ProgramsBy"]
+
+
+class ProgramsBy(enum.Enum):
+    """What a family of servers knows its programs by."""
+
+    HASH = "hash"
+    NAME = "name"
+
+    __hash__ = object.__hash__
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +43,27 @@ class Capabilities:
     """The most content that one upload can be, program or blob."""
     max_request_id: int
     """The highest id that a request can have."""
+    programs_by: ProgramsBy
+    """What programs are known by: their hash, or a name and version that a manifest gives."""
+    takes_input: bool
+    """Whether programs are given a JSON object, not a list of arguments."""
+    default_target: str
+    """The path of the opening request where the caller gave none."""
+    identity_header: str | None
+    """The header of the opening request that says who the client is, where there is one."""
+    proof: bool
+    """Whether a user may be asked to sign a challenge. Without, a name is taken as it is."""
+    tokens: bool
+    """Whether an internal token authenticates."""
+    server_launch: bool
+    """Whether programs can be launched that are servers of their own."""
+    confirms_blobs: bool
+    """Whether an answer tells that a blob has arrived. Without, nothing tells, nor that it has not.
+    """
+    detached_launch_has_id: bool
+    """Whether a detached launch is answered with the instance's id. Without, list to find it."""
+    keeps_instances: bool
+    """Whether attached instances outlive the connection. Without, they end with it."""
 
 
 class Dialect(Protocol):
@@ -41,6 +72,9 @@ class Dialect(Protocol):
     @property
     def capabilities(self) -> Capabilities:
         """What these servers take and do."""
+
+    def objection(self, command: Command) -> str | None:
+        """Why these servers cannot do ``command``, and what to do instead; ``None`` if they can."""
 
     # ------------------------------------------------------------------------------- client role
 

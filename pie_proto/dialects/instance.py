@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Callable, Hashable, Mapping
 from typing import Final, Literal, assert_never
 from uuid import UUID
 
 from pie_proto import commands as c
 from pie_proto import events as e
-from pie_proto.dialects import Capabilities
+from pie_proto.dialects import Capabilities, ProgramsBy
+from pie_proto.dialects.common import (
+    ACCEPTANCE,
+    MAX_REQUEST_ID,
+    accepted,
+    blob_hash,
+    chunk_words,
+    encoded,
+    existence,
+    identified,
+    launched_id,
+    request_id_in,
+    signature,
+)
 from pie_proto.dialects.wire import bin_prefix, field, pack, text_list, unpack_map
 from pie_proto.errors import LocalProtocolError, RemoteProtocolError
 from pie_proto.messages import (
@@ -22,7 +33,7 @@ from pie_proto.messages import (
     Unknown,
     UploadChunk,
 )
-from pie_proto.transfers import ChunkFault, ChunkProblem
+from pie_proto.transfers import ChunkProblem
 
 __all__ = ["INSTANCE", "InstanceDialect"]
 
@@ -39,22 +50,6 @@ _CODES: Final = {
 _EVENTS: Final = {code: event for event, code in _CODES.items()}
 _STREAMS: Final = {"Stdout": e.Event.Stdout, "Stderr": e.Event.Stderr}
 
-_OPEN_SERVER: Final = "Authenticated (Engine disabled authentication)"
-_ACCEPTED: Final = {
-    "Authenticated": e.Authentication.PROVED,
-    _OPEN_SERVER: e.Authentication.ASSERTED,
-    "Already authenticated": e.Authentication.ALREADY,
-}
-
-# Servers send 48 bytes. An SSH login has a client sign a blob that holds a session id, a user name
-# and a public key, never under 64 bytes: nothing so long may be signed at a stranger's request.
-_MAX_CHALLENGE: Final = 64
-
-_MAX_ID: Final = 0xFFFF_FFFF
-
-# Ids are UUIDs, of 36 characters, and kept for as long as there is the instance.
-_MAX_INSTANCE_ID: Final = 256
-
 
 class InstanceDialect:
     """The codec of the `instance` family. It keeps no state; use the constant `INSTANCE`."""
@@ -66,9 +61,35 @@ class InstanceDialect:
         servers="0.1 to 0.2",
         chunk_bytes=262_144,
         frame_bytes=16 * 1024 * 1024,
-        max_request_id=_MAX_ID,
+        max_request_id=MAX_REQUEST_ID,
         upload_bytes=262_144 * 0xFFFF_FFFF,
+        programs_by=ProgramsBy.HASH,
+        takes_input=False,
+        default_target="/",
+        identity_header=None,
+        proof=True,
+        tokens=True,
+        server_launch=True,
+        confirms_blobs=True,
+        detached_launch_has_id=True,
+        keeps_instances=True,
     )
+
+    def objection(self, command: c.Command) -> str | None:
+        """Only what is for servers that know programs by name."""
+        match command:
+            case c.UploadProgram(manifest=str()):
+                return (
+                    f"servers {self.capabilities.servers} know programs by their hash and take no "
+                    "manifest: upload the program without"
+                )
+            case c.LaunchInstance(input=str()) | c.LaunchFromRegistry(input=str()):
+                return (
+                    f"servers {self.capabilities.servers} give programs a list of arguments and no "
+                    "input: use arguments"
+                )
+            case _:
+                return None
 
     # ------------------------------------------------------------------------------- client role
 
@@ -204,21 +225,7 @@ class InstanceDialect:
 
     def describe(self, problem: ChunkProblem) -> str:
         """How these servers word what is wrong with a chunk."""
-        match problem.fault:
-            case ChunkFault.FIRST_INDEX:
-                return "First chunk index must be 0"
-            case ChunkFault.ORDER:
-                return f"Out-of-order chunk: expected {problem.expected}, got {problem.got}"
-            case ChunkFault.TOTAL:
-                return f"Chunk count mismatch: expected {problem.expected}, got {problem.got}"
-            case ChunkFault.CHUNK_SIZE:
-                return f"Chunk size {problem.got} exceeds limit {problem.expected}"
-            case ChunkFault.SIZE:
-                return f"Upload size {problem.got} exceeds limit {problem.expected}"
-            case ChunkFault.HASH:
-                return f"Hash mismatch: expected {problem.expected}, got {problem.got}"
-            case _:
-                assert_never(problem.fault)
+        return chunk_words(problem)
 
     def not_owned(self, instance_id: str) -> str:
         """How these servers word that an instance is not this connection's, or no such thing."""
@@ -249,8 +256,7 @@ def _request_fields(command: c.Command, request_id: int) -> dict[str, object]:
         case c.Identify():
             fields = {"type": "identification", "username": command.username}
         case c.AnswerChallenge():
-            signature = base64.b64encode(command.signature).decode()
-            fields = {"type": "signature", "signature": signature}
+            fields = {"type": "signature", "signature": encoded(command.signature)}
         case c.AuthenticateWithToken():
             fields = {"type": "internal_authenticate", "token": command.token}
         case c.Ping():
@@ -304,37 +310,21 @@ def _success(command: c.Command, answer: Answer) -> e.Outcome:
     request_id, text = answer.request_id, answer.text
     match command:
         case c.Identify():
-            if answer.form == "response" and text in _ACCEPTED:
-                method = _ACCEPTED[text]
-                # A bare "Authenticated" to a name alone: no proof was asked for.
-                if method is e.Authentication.PROVED:
-                    method = e.Authentication.ASSERTED
-                return e.Authenticated(request_id, method)
-            return e.ChallengeReceived(request_id, _challenge(text))
-        case c.AnswerChallenge():
-            return e.Authenticated(request_id, _ACCEPTED.get(text, e.Authentication.PROVED))
-        case c.AuthenticateWithToken():
-            already = _ACCEPTED.get(text) is e.Authentication.ALREADY
-            method = e.Authentication.ALREADY if already else e.Authentication.TOKEN
-            return e.Authenticated(request_id, method)
+            return identified(request_id, text, asks=answer.form == "challenge")
+        case c.AnswerChallenge() | c.AuthenticateWithToken():
+            return accepted(request_id, text, command)
         case c.Ping():
             return e.Pong(request_id)
         case c.Query():
             return e.QueryAnswered(request_id, text)
         case c.ProgramExists():
-            if text not in {"true", "false"}:
-                raise RemoteProtocolError(f"asked whether a program exists, it said {text[:80]!r}")
-            return e.ProgramExistsAnswered(request_id, text == "true")
+            return e.ProgramExistsAnswered(request_id, existence(text))
         case c.UploadProgram():
             return e.ProgramUploaded(request_id, command.hash)
         case c.UploadBlob():
             return e.BlobUploaded(request_id)
         case c.LaunchInstance() | c.LaunchFromRegistry():
-            if not 1 <= len(text) <= _MAX_INSTANCE_ID:
-                raise RemoteProtocolError(
-                    f"an instance was launched, but its id has {len(text)} characters"
-                )
-            return e.Launched(request_id, text, command.detached)
+            return e.Launched(request_id, launched_id(text), command.detached)
         case c.LaunchServerInstance():
             return e.ServerInstanceLaunched(request_id)
         case c.AttachInstance():
@@ -347,20 +337,6 @@ def _success(command: c.Command, answer: Answer) -> e.Outcome:
             raise AssertionError("a message is not answered")
         case _:
             assert_never(command)
-
-
-def _challenge(text: str) -> bytes:
-    try:
-        challenge = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as exc:
-        raise RemoteProtocolError(f"the server's challenge is not base64: {text[:80]!r}") from exc
-    if not 1 <= len(challenge) <= _MAX_CHALLENGE:
-        raise RemoteProtocolError(
-            f"the server's challenge has {len(challenge)} bytes; Pie servers send 48, and one that "
-            f"is not of 1 to {_MAX_CHALLENGE} bytes is not signed: it could be a request for an "
-            "SSH login in disguise"
-        )
-    return challenge
 
 
 def _response(message: _Fields) -> Answer:
@@ -426,12 +402,9 @@ def _streaming_output(message: _Fields) -> e.InstanceEvent:
 
 
 def _download_blob(message: _Fields) -> BlobChunk:
-    content_hash = field(message, "blob_hash", str)
-    if not c.is_hash(content_hash):
-        raise RemoteProtocolError(f"{content_hash[:80]!r} is not the hash of a blob")
     return BlobChunk(
         field(message, "instance_id", str),
-        content_hash,
+        blob_hash(field(message, "blob_hash", str)),
         field(message, "chunk_index", int),
         field(message, "total_chunks", int),
         field(message, "chunk_data", bytes),
@@ -458,9 +431,9 @@ def _answer_text(command: c.Command, outcome: e.Outcome) -> str:
         case _, e.Failed() | e.TimedOut():
             return outcome.reason
         case c.Identify(), e.ChallengeReceived():
-            return base64.b64encode(outcome.challenge).decode()
+            return encoded(outcome.challenge)
         case c.Identify() | c.AnswerChallenge() | c.AuthenticateWithToken(), e.Authenticated():
-            return _ACCEPTANCE[outcome.method]
+            return ACCEPTANCE[outcome.method]
         case c.Ping(), e.Pong():
             return "Pong"
         case c.Query(), e.QueryAnswered():
@@ -486,30 +459,6 @@ def _answer_text(command: c.Command, outcome: e.Outcome) -> str:
             raise LocalProtocolError(
                 f"{type(command).__name__} cannot be answered with this {type(outcome).__name__}"
             )
-
-
-_ACCEPTANCE: Final = {
-    e.Authentication.ASSERTED: _OPEN_SERVER,
-    e.Authentication.PROVED: "Authenticated",
-    e.Authentication.TOKEN: "Authenticated",
-    e.Authentication.ALREADY: "Already authenticated",
-}
-
-
-def _request_id(message: _Fields) -> int:
-    request_id = field(message, "corr_id", int)
-    if request_id > _MAX_ID:
-        raise RemoteProtocolError(f"corr_id {request_id} is above {_MAX_ID}")
-    return request_id
-
-
-def _signature(message: _Fields) -> c.Command:
-    text = field(message, "signature", str)
-    try:
-        return c.AnswerChallenge(base64.b64decode(text, validate=True))
-    except (binascii.Error, ValueError):
-        # Not a signature, so not a good one: verifying it will say so.
-        return c.AnswerChallenge(b"")
 
 
 def _query(message: _Fields) -> c.Command:
@@ -542,7 +491,7 @@ def _launch_server(message: _Fields) -> c.Command:
 
 
 def _asks(read: Callable[[_Fields], c.Command]) -> Callable[[_Fields], ClientMessage]:
-    return lambda message: e.Request(_request_id(message), read(message))
+    return lambda message: e.Request(request_id_in(message), read(message))
 
 
 def _signal(message: _Fields) -> ClientMessage:
@@ -553,7 +502,7 @@ def _signal(message: _Fields) -> ClientMessage:
 def _upload_chunk(kind: Literal["program", "blob"]) -> Callable[[_Fields], ClientMessage]:
     def read(message: _Fields) -> UploadChunk:
         return UploadChunk(
-            _request_id(message),
+            request_id_in(message),
             field(message, "instance_id", str) if kind == "blob" else None,
             field(message, f"{kind}_hash", str),
             field(message, "chunk_index", int),
@@ -566,7 +515,7 @@ def _upload_chunk(kind: Literal["program", "blob"]) -> Callable[[_Fields], Clien
 
 _CLIENT_MESSAGES: Final[dict[str, Callable[[_Fields], ClientMessage]]] = {
     "identification": _asks(lambda m: c.Identify(field(m, "username", str))),
-    "signature": _asks(_signature),
+    "signature": _asks(lambda m: c.AnswerChallenge(signature(field(m, "signature", str)))),
     "internal_authenticate": _asks(lambda m: c.AuthenticateWithToken(field(m, "token", str))),
     "ping": _asks(lambda _: c.Ping()),
     "query": _asks(_query),

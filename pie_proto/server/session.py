@@ -263,7 +263,11 @@ class ServerSession:
         if problem is not None:
             self._refuse(chunk, self._dialect.describe(problem))
         elif assembly.complete:
-            self._request(chunk.request_id, _upload(chunk, assembly.hash, assembly.content()))
+            command = _upload(chunk, assembly.hash, assembly.content())
+            if chunk.request_id is None:
+                self._events.append(e.Request(None, command))
+            else:
+                self._request(chunk.request_id, command)
         else:
             self._uploads[slot] = assembly
             self._assembling_bytes += assembly.cost
@@ -278,6 +282,8 @@ class ServerSession:
         return assembly.add(chunk.position, chunk.total, chunk.data, self._limits.upload_bytes)
 
     def _refuse(self, chunk: UploadChunk, reason: str) -> None:
+        if chunk.request_id is None:
+            return
         command = _upload(chunk, chunk.hash, chunk.data)
         outcome = e.Failed(chunk.request_id, command, reason)
         self._put((self._dialect.encode_outcome(command, outcome),))
@@ -300,7 +306,9 @@ _INPUTS: dict[type[c.Command], ServerAuthenticationInput] = {
 
 def _upload(chunk: UploadChunk, content_hash: str, data: bytes) -> c.UploadCommand:
     if chunk.instance_id is None:
-        return c.UploadProgram(size=len(data), hash=content_hash, data=data)
+        return c.UploadProgram(
+            size=len(data), hash=content_hash, data=data, manifest=chunk.manifest
+        )
     return c.UploadBlob(instance_id=chunk.instance_id, size=len(data), hash=content_hash, data=data)
 
 

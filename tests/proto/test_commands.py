@@ -18,10 +18,10 @@ GOOD: list[c.Command] = [
     c.Ping(),
     c.Query("subject", ""),
     c.ProgramExists("whatever"),
-    c.UploadProgram(size=3, hash="0" * 64, data=b"123"),
+    c.UploadProgram(size=3, hash="0" * 64, data=b"123", manifest="[package]"),
     c.UploadBlob(instance_id=A, size=3, hash="f" * 64),
     c.LaunchInstance(hash="whatever", arguments=("", "ü"), detached=True),
-    c.LaunchFromRegistry(name="std/echo@1.0"),
+    c.LaunchFromRegistry(name="std/echo@1.0", input='{"a": "\\u00fc"}'),
     c.LaunchServerInstance(hash="whatever", port=8080, arguments=("a",)),
     c.AttachInstance(A),
     c.ListInstances(),
@@ -45,6 +45,8 @@ BAD: dict[str, list[Any]] = {
     "message": TEXT,
     "size": [None, "1", 1.0, True, -1],
     "port": [None, "80", 80.0, True, -1, 0, 65_536],
+    "manifest": [b"text", 1, "\ud800"],
+    "input": [b"{}", {}, "", "[]", "1", "{", '{"a": NaN}', '{"a": "\\ud800"}', "[" * 100_000],
     "data": ["text", 1, [b"x"], memoryview(b"123456")[::2]],
 }
 UPLOADS = (c.UploadProgram, c.UploadBlob)
