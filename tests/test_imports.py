@@ -78,6 +78,8 @@ def test_drivers_import_the_core_and_not_each_other(
         ("pie_proto.link", ("dialects", "session", "messages", "commands.Command")),
         ("pie_proto.mailbox", ("dialects", "websocket", "session", "connection")),
         ("pie_proto.dialects.instance", ("session", "connection", "websocket", "mailbox")),
+        ("pie_proto.dialects.process.client", ("session", "connection", "websocket", "mailbox")),
+        ("pie_proto.dialects.process.server", ("session", "connection", "websocket", "mailbox")),
     ],
 )
 def test_the_layers_of_the_core_know_only_what_is_below(inner: str, outer: tuple[str, ...]) -> None:
@@ -91,6 +93,8 @@ def test_wire_names_appear_only_in_the_dialects() -> None:
         "corr_id", "program_hash", "blob_hash", "chunk_index", "total_chunks", "chunk_data",
         "launch_instance_from_registry", "signal_instance", "download_blob", "instance_event",
         "streaming_output", "live_instances", "instance_launch_result", "server_event",
+        "auth_identify", "check_program", "add_program", "launch_process", "signal_process",
+        "transfer_file", "process_event", "process_id", "file_hash", "capture_outputs", "turn_done",
     }  # fmt: skip
     for package in PACKAGES:
         for path in modules(package):
