@@ -2,6 +2,9 @@
 
 One codec for two families, told apart by their `Capabilities`: 0.3 and 0.4 ask for proof of who a
 user is; 0.5 has that said in the opening request.
+
+The codec comes first: sessions do not yet do what these servers ask of a client beyond it, which
+is to find detached instances by listing them, and to take an upload that nothing answers as done.
 """
 
 from __future__ import annotations
