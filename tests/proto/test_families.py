@@ -1,0 +1,24 @@
+"""Families of servers are found by the names that people give."""
+
+from __future__ import annotations
+
+import pytest
+
+from pie_proto.dialects import Dialect
+from pie_proto.dialects.instance import INSTANCE
+from pie_proto.dialects.process import PROCESS_0_3, PROCESS_0_5
+from pie_proto.families import FAMILIES, family_named
+
+
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [("instance", INSTANCE), ("process", PROCESS_0_5), ("process-0.3", PROCESS_0_3)],
+)
+def test_a_family_has_a_name(name: str, family: Dialect) -> None:
+    assert family_named(name) is family
+
+
+def test_a_name_that_no_family_has_is_refused_with_those_that_there_are() -> None:
+    with pytest.raises(ValueError, match="'0.2' is no family") as refused:
+        family_named("0.2")
+    assert all(repr(name) in str(refused.value) for name in FAMILIES)
