@@ -19,6 +19,6 @@ def test_a_family_has_a_name(name: str, family: Dialect) -> None:
 
 
 def test_a_name_that_no_family_has_is_refused_with_those_that_there_are() -> None:
-    with pytest.raises(ValueError, match="'0.2' is no family") as refused:
+    with pytest.raises(ValueError, match=r"'0\.2' is no family") as refused:
         family_named("0.2")
     assert all(repr(name) in str(refused.value) for name in FAMILIES)
