@@ -11,8 +11,16 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Protocol
 
-from pie_proto.commands import Command, UploadCommand
-from pie_proto.events import InstanceEvent, Outcome
+from pie_proto.commands import (
+    Buffer,
+    Command,
+    LaunchFromRegistry,
+    LaunchInstance,
+    LaunchServerInstance,
+    UploadCommand,
+    UploadProgram,
+)
+from pie_proto.events import InstanceEvent, InstanceInfo, Outcome
 from pie_proto.messages import Answer, ClientMessage, ServerMessage
 from pie_proto.transfers import ChunkProblem
 
@@ -76,6 +84,9 @@ class Dialect(Protocol):
     def objection(self, command: Command) -> str | None:
         """Why these servers cannot do ``command``, and what to do instead; ``None`` if they can."""
 
+    def objection_to_content(self, command: UploadCommand, start: Buffer) -> str | None:
+        """Why they could not use content that begins with ``start`` (its first piece)."""
+
     # ------------------------------------------------------------------------------- client role
 
     def encode(self, command: Command, request_id: int) -> bytes:
@@ -94,6 +105,25 @@ class Dialect(Protocol):
 
     def interpret(self, command: Command, answer: Answer) -> Outcome:
         """What ``answer`` means to ``command``. Raises `RemoteProtocolError` if nothing."""
+
+    def recognises(self, answer: Answer) -> bool:
+        """Whether an ``answer`` to the first word on who the client is, is of this family.
+
+        Asked where several families are possible, of one that can read the answer.
+        """
+
+    def program_of(
+        self, command: UploadProgram | LaunchInstance | LaunchFromRegistry | LaunchServerInstance
+    ) -> str:
+        """What the program of ``command`` is known by: an upload goes before what launches it."""
+
+    def registered_name(self, command: UploadProgram) -> str | None:
+        """The name by which a launch finds the program, if it is not found by its hash."""
+
+    def may_be_launch(
+        self, command: LaunchInstance | LaunchFromRegistry, info: InstanceInfo
+    ) -> bool:
+        """Whether a row of the list of instances can be what ``command`` launched."""
 
     def slot(self, command: UploadCommand) -> Hashable:
         """Uploads with equal slots must not be under way at one time."""

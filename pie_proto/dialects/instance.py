@@ -141,6 +141,31 @@ class InstanceDialect:
             )
         return _success(command, answer)
 
+    def objection_to_content(self, command: c.UploadCommand, start: c.Buffer) -> str | None:
+        """Whether content is a program, the server says."""
+        return None
+
+    def recognises(self, answer: Answer) -> bool:
+        """There is one family that answers in these words."""
+        return True
+
+    def program_of(
+        self,
+        command: c.UploadProgram | c.LaunchInstance | c.LaunchFromRegistry | c.LaunchServerInstance,
+    ) -> str:
+        """Programs are known by their hash; what the registry has is not uploaded."""
+        return command.name if isinstance(command, c.LaunchFromRegistry) else command.hash
+
+    def registered_name(self, command: c.UploadProgram) -> str | None:
+        """Uploaded programs have no name."""
+        return None
+
+    def may_be_launch(
+        self, command: c.LaunchInstance | c.LaunchFromRegistry, info: e.InstanceInfo
+    ) -> bool:
+        """Launches are answered with an id, so nobody has to ask."""
+        return command.arguments == info.arguments
+
     def slot(self, command: c.UploadCommand) -> Hashable:
         """One slot for programs; a blob's slot is its hash, for all instances."""
         return command.hash if isinstance(command, c.UploadBlob) else "program"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import tomllib
 from typing import Any
 
 import msgpack
@@ -19,6 +20,7 @@ from pie_proto.dialects.instance import INSTANCE
 from pie_proto.dialects.process import PROCESS_0_3, PROCESS_0_5, ProcessDialect
 from pie_proto.dialects.process.naming import (
     Program,
+    completed,
     hash_in,
     is_name,
     manifest_for,
@@ -237,7 +239,7 @@ def test_a_large_manifest_still_leaves_room_for_its_chunk() -> None:
 @given(st.binary(min_size=32, max_size=32))
 def test_a_program_without_a_manifest_is_found_again_by_its_hash(digest: bytes) -> None:
     program = name_of(digest.hex())
-    assert program_in(manifest_for(digest.hex())) == program
+    assert program_in(manifest_for(digest.hex()), digest.hex()) == program
     assert is_name(str(program))
     assert hash_in(str(program)) == hash_in(program.name) == digest.hex()
 
@@ -268,8 +270,8 @@ def test_no_names(name: str) -> None:
 @pytest.mark.parametrize(
     ("manifest", "words"),
     [
-        ("", "no table"),
         ("package = 1", "no table"),
+        ("[package", "not TOML"),
         ('[package]\nname = "x"', "no text 'version'"),
         ("[package]\nname = 1", "no text 'name'"),
         ('[package]\nname = "a/b"\nversion = "1.0.0"', "'a/b@1.0.0'"),
@@ -279,13 +281,22 @@ def test_no_names(name: str) -> None:
 )
 def test_a_manifest_that_names_nothing_is_refused(manifest: str, words: str) -> None:
     with pytest.raises(LocalProtocolError, match=words):
-        program_in(manifest)
+        program_in(manifest, HASH)
 
 
 def test_what_a_manifest_names() -> None:
     more = MANIFEST + '[runtime]\nlanguage = "python"\n'
-    assert program_in(more) == Program("echo", "0.1.0")
-    assert str(program_in(more)) == "echo@0.1.0"
+    assert program_in(more, HASH) == Program("echo", "0.1.0")
+    assert str(program_in(more, HASH)) == "echo@0.1.0"
+    assert completed(more, HASH) == more
+
+
+@pytest.mark.parametrize("manifest", ["", "\n", '[runtime]\nlanguage = "python"\n', "a = 1"])
+def test_a_manifest_that_leaves_the_name_out_gets_one_from_the_hash(manifest: str) -> None:
+    whole = completed(manifest, HASH)
+    assert program_in(manifest, HASH) == program_in(whole, HASH) == name_of(HASH)
+    package = {"package": {"name": f"blake3-{HASH}", "version": "0.1.0"}}
+    assert tomllib.loads(whole) == tomllib.loads(manifest) | package
 
 
 # ------------------------------------------------------------------------- what a server says

@@ -2,24 +2,21 @@
 
 One codec for two families, told apart by their `Capabilities`: 0.3 and 0.4 ask for proof of who a
 user is; 0.5 has that said in the opening request.
-
-The codec comes first: sessions do not yet do what these servers ask of a client beyond it, which
-is to find detached instances by listing them, and to take an upload that nothing answers as done.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Final
+from typing import Final, assert_never
 from uuid import UUID
 
 from pie_proto import commands as c
 from pie_proto import events as e
 from pie_proto.arguments import input_from
 from pie_proto.dialects import Capabilities, ProgramsBy
-from pie_proto.dialects.common import MAX_REQUEST_ID, chunk_words
+from pie_proto.dialects.common import ACCEPTANCE, MAX_REQUEST_ID, chunk_words
 from pie_proto.dialects.process import client, server
-from pie_proto.dialects.process.naming import is_identifier, is_name, program_in
+from pie_proto.dialects.process.naming import is_identifier, is_name, name_of, program_in
 from pie_proto.dialects.wire import bin_prefix, field, pack, unpack_map
 from pie_proto.errors import LocalProtocolError, RemoteProtocolError
 from pie_proto.messages import Answer, ClientMessage, ServerMessage, Unknown
@@ -29,6 +26,11 @@ __all__ = ["PROCESS_0_3", "PROCESS_0_5", "ProcessDialect"]
 
 _CHUNK_BYTES: Final = 262_144
 _WASM: Final = b"\0asm"
+
+_EXAMPLE: Final = (
+    'manifest=\'[package]\\nname = "echo"\\nversion = "0.1.0"\\n'
+    '[runtime]\\nlanguage = "python"\\nentry = "echo"\\ncall = "kwargs"\\n\''
+)
 
 # Every chunk carries the manifest beside its content: room for both, and for the field names.
 _CHUNK_OVERHEAD: Final = 1024
@@ -94,14 +96,18 @@ class ProcessDialect:
             size = len(command.manifest.encode())
             if size > limit:
                 raise LocalProtocolError(f"the manifest has {size} bytes; the server takes {limit}")
-            program_in(command.manifest)
+            program_in(command.manifest, command.hash)
         elif command.data is not None:
-            head = bytes(memoryview(command.data).cast("B")[: len(_WASM)])
-            if head != _WASM:
-                raise LocalProtocolError(
-                    f"this is no WebAssembly (it begins with {head!r}): a program in source needs "
-                    "a manifest that gives its name, version and language"
-                )
+            _check_binary(command.data)
+
+    def objection_to_content(self, command: c.UploadCommand, start: c.Buffer) -> str | None:
+        """Without a manifest nothing says what language a program is in, so it is WebAssembly."""
+        if isinstance(command, c.UploadProgram) and command.manifest is None:
+            try:
+                _check_binary(start)
+            except LocalProtocolError as exc:
+                return f"UploadProgram: {exc}"
+        return None
 
     # ------------------------------------------------------------------------------- client role
 
@@ -130,6 +136,37 @@ class ProcessDialect:
     def interpret(self, command: c.Command, answer: Answer) -> e.Outcome:
         """What ``answer`` means to ``command``."""
         return client.meaning(command, answer)
+
+    def recognises(self, answer: Answer) -> bool:
+        """Who has been told in the opening request who the client is, says that it was told."""
+        was_told = answer.ok and answer.text == ACCEPTANCE[e.Authentication.ALREADY]
+        return was_told is not self._capabilities.proof
+
+    def program_of(
+        self,
+        command: c.UploadProgram | c.LaunchInstance | c.LaunchFromRegistry | c.LaunchServerInstance,
+    ) -> str:
+        """The name, without a version: a launch may name none, and means the newest then."""
+        match command:
+            case c.UploadProgram():
+                return program_in(command.manifest or "", command.hash).name
+            case c.LaunchFromRegistry():
+                return command.name.partition("@")[0]
+            case c.LaunchInstance() | c.LaunchServerInstance():
+                return name_of(command.hash).name
+            case _:
+                assert_never(command)
+
+    def registered_name(self, command: c.UploadProgram) -> str | None:
+        """What the manifest says, unless it leaves the naming to the hash."""
+        program = program_in(command.manifest or "", command.hash)
+        return None if program == name_of(command.hash) else str(program)
+
+    def may_be_launch(
+        self, command: c.LaunchInstance | c.LaunchFromRegistry, info: e.InstanceInfo
+    ) -> bool:
+        """Whether it is the same program with an equal input."""
+        return client.may_be_launch(command, info)
 
     def slot(self, command: c.UploadCommand) -> Hashable:
         """Programs are kept apart by their requests, blobs by instance and hash."""
@@ -212,6 +249,15 @@ class ProcessDialect:
         except ValueError:
             return "Invalid process_id"
         return "Process not found"
+
+
+def _check_binary(data: c.Buffer) -> None:
+    start = bytes(memoryview(data).cast("B")[: len(_WASM)])
+    if start != _WASM:
+        raise LocalProtocolError(
+            f"this is no WebAssembly (it begins with {start!r}): a program in source needs a "
+            f"manifest that says what it is, as in {_EXAMPLE}"
+        )
 
 
 def _check_input(command: c.LaunchInstance | c.LaunchFromRegistry) -> None:
