@@ -19,6 +19,7 @@ from pie_proto.dialects.common import (
     existence,
     identified,
     launched_id,
+    refusal_words,
     request_id_in,
     signature,
 )
@@ -29,6 +30,7 @@ from pie_proto.messages import (
     BlobChunk,
     ClientMessage,
     Notice,
+    Refusal,
     ServerMessage,
     Unknown,
     UploadChunk,
@@ -73,6 +75,12 @@ class InstanceDialect:
         confirms_blobs=True,
         detached_launch_has_id=True,
         keeps_instances=True,
+        keeps_output=True,
+        keeps_finished=True,
+        terminates_unknown=True,
+        query_subjects=frozenset({"model_status", "backend_stats"}),
+        any_target=True,
+        answers_close=True,
     )
 
     def objection(self, command: c.Command) -> str | None:
@@ -193,6 +201,10 @@ class InstanceDialect:
         except RemoteProtocolError as exc:
             return Unknown(f"{name}: {exc}")
 
+    def decode_request_text(self, text: str) -> ClientMessage:
+        """These servers read no text messages."""
+        return Unknown(f"a text message of {len(text)} characters")
+
     def encode_outcome(self, command: c.Command, outcome: e.Outcome) -> bytes:
         """The answer to ``command``."""
         form = _ANSWER_FORMS.get(type(command), "response")
@@ -248,6 +260,20 @@ class InstanceDialect:
         """The message for a notice to the whole connection."""
         return pack({"type": "server_event", "message": text})
 
+    def encode_done(self) -> None:
+        """These servers do not tell."""
+
+    def encode_unread(self, unknown: Unknown) -> None:
+        """These servers drop such messages in silence."""
+
+    def upload_slot(self, chunk: UploadChunk) -> Hashable:
+        """One program at a time; blobs are kept apart by their hashes alone."""
+        return "program" if chunk.instance_id is None else chunk.hash
+
+    def answers_misfit(self, chunk: UploadChunk) -> bool:
+        """Every chunk that does not fit is refused by itself."""
+        return True
+
     def describe(self, problem: ChunkProblem) -> str:
         """How these servers word what is wrong with a chunk."""
         return chunk_words(problem)
@@ -259,6 +285,10 @@ class InstanceDialect:
         except ValueError:
             return f"Invalid instance_id: {instance_id}"
         return f"Instance not owned by client: {instance_id}"
+
+    def refusal(self, command: c.Command, why: Refusal, detail: str = "") -> str | None:
+        """How these servers word a no, if they answer at all."""
+        return refusal_words(_REFUSALS, command, why, detail)
 
 
 INSTANCE: Final = InstanceDialect()
@@ -449,6 +479,16 @@ _SERVER_MESSAGES: Final[dict[str, Callable[[_Fields], ServerMessage]]] = {
 }
 
 # ------------------------------------------------------------------------------------- the server
+
+
+_REFUSALS: Final[dict[tuple[type[c.Command], Refusal], str | None]] = {
+    (c.AttachInstance, Refusal.NOT_FOUND): "Instance not found",
+    (c.AttachInstance, Refusal.MALFORMED_ID): "Invalid instance_id",
+    (c.AttachInstance, Refusal.TAKEN): "Instance already attached",
+    (c.TerminateInstance, Refusal.MALFORMED_ID): "Malformed instance ID",
+    (c.UploadBlob, Refusal.NOT_OWNED): "Instance not owned by client: {detail}",
+    (c.Query, Refusal.SUBJECT): None,
+}
 
 
 def _answer_text(command: c.Command, outcome: e.Outcome) -> str:

@@ -150,6 +150,7 @@ def test_the_two_families_differ_in_how_they_know_their_users() -> None:
     old, new = (dataclasses.asdict(dialect.capabilities) for dialect in BOTH)
     assert {name for name in old if old[name] != new[name]} == {
         "servers", "frame_bytes", "default_target", "identity_header", "proof", "tokens",
+        "any_target", "answers_close",
     }  # fmt: skip
     assert new["frame_bytes"] == 7_340_032
     assert new["upload_bytes"] == 268_435_456
@@ -339,7 +340,7 @@ def test_a_servers_message_is_read_as_the_protocol_says(payload: bytes, message:
     if isinstance(message, InstanceEvent):
         assert msgpack.unpackb(PROCESS_0_5.encode_event(message)) == msgpack.unpackb(payload)
     if isinstance(message, Unattributed):
-        assert PROCESS_0_5.encode_notice(message.text) == payload
+        assert PROCESS_0_5.decode_text(PROCESS_0_5.encode_notice(message.text)) == message
 
 
 @pytest.mark.parametrize(
@@ -693,6 +694,9 @@ def test_another_user_on_one_connection_is_refused() -> None:
     assert "'ada'" in event.reason
 
 
+DONE = '{"type":"turn_done"}'
+
+
 def serving() -> ServerSession:
     """A server's session whose client A belongs to."""
     session = ServerSession(dialect=PROCESS_0_5)
@@ -715,7 +719,7 @@ def test_a_server_takes_files_without_a_word() -> None:
     whole = c.UploadBlob(instance_id=A, size=3, hash=c.hash_of(b"abc"))
     assert session.next_event() == e.Request(None, whole)
     assert session.next_event() is NEED_DATA
-    assert session.message_to_send() is None
+    assert [session.message_to_send() for _ in range(4)] == [*3 * [DONE], None]
 
 
 def test_a_server_is_told_the_manifest_of_a_program() -> None:

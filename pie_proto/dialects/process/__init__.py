@@ -14,12 +14,20 @@ from pie_proto import commands as c
 from pie_proto import events as e
 from pie_proto.arguments import input_from
 from pie_proto.dialects import Capabilities, ProgramsBy
-from pie_proto.dialects.common import ACCEPTANCE, MAX_REQUEST_ID, chunk_words
+from pie_proto.dialects.common import ACCEPTANCE, MAX_REQUEST_ID, chunk_words, refusal_words
 from pie_proto.dialects.process import client, server
 from pie_proto.dialects.process.naming import is_identifier, is_name, name_of, program_in
 from pie_proto.dialects.wire import bin_prefix, field, pack, unpack_map
 from pie_proto.errors import LocalProtocolError, RemoteProtocolError
-from pie_proto.messages import Answer, ClientMessage, ServerMessage, Unknown
+from pie_proto.json_text import read_json
+from pie_proto.messages import (
+    Answer,
+    ClientMessage,
+    Refusal,
+    ServerMessage,
+    Unknown,
+    UploadChunk,
+)
 from pie_proto.transfers import ChunkFault, ChunkProblem
 
 __all__ = ["PROCESS_0_3", "PROCESS_0_5", "ProcessDialect"]
@@ -187,16 +195,30 @@ class ProcessDialect:
 
     def decode_request(self, payload: bytes) -> ClientMessage:
         """Read one message of a client's; `Unknown` for all that a server could not read."""
+        if (large := self._too_large(len(payload))) is not None:
+            return large
         try:
-            message = unpack_map(payload)
-            name = field(message, "type", str)
+            return server.read(unpack_map(payload))
         except RemoteProtocolError as exc:
             return Unknown(str(exc))
+
+    def decode_request_text(self, text: str) -> ClientMessage:
+        """A text message is JSON, and read like any other. Bytes cannot stand in it."""
+        if (large := self._too_large(len(text))) is not None:
+            return large
         try:
-            reader = server.CLIENT_MESSAGES.get(name)
-            return Unknown(name) if reader is None else reader(message)
-        except RemoteProtocolError as exc:
-            return Unknown(f"{name}: {exc}")
+            message = read_json(text)
+        except ValueError as exc:
+            return Unknown(f"a text message is not JSON: {exc}")
+        if not isinstance(message, dict):
+            return Unknown(f"a text message is {type(message).__name__}, not an object")
+        return server.read(message)
+
+    def _too_large(self, size: int) -> Unknown | None:
+        limit = self._capabilities.frame_bytes
+        if size <= limit:
+            return None
+        return Unknown(f"it has {size} bytes, and no more than {limit} are taken", too_large=True)
 
     def encode_outcome(self, command: c.Command, outcome: e.Outcome) -> bytes:
         """The answer to ``command``."""
@@ -227,9 +249,25 @@ class ProcessDialect:
         }
         return bin_prefix(fields, "chunk_data", length)
 
-    def encode_notice(self, text: str) -> bytes:
-        """An error that names no request. Real servers write it as JSON in a text message."""
-        return pack({"type": "error", "message": text})
+    def encode_notice(self, text: str) -> str:
+        """An error that names no request, which is a text message."""
+        return server.text_message({"type": "error", "message": text})
+
+    def encode_done(self) -> str:
+        """Behind an answer, a signal and a chunk; for who is attached, when the instance ends."""
+        return server.text_message({"type": "turn_done"})
+
+    def encode_unread(self, unknown: Unknown) -> str:
+        """An error that names no request, since none could be read."""
+        return self.encode_notice(f"bad client frame: {unknown.name}")
+
+    def upload_slot(self, chunk: UploadChunk) -> Hashable:
+        """Programs are kept apart by their requests, files by instance and hash."""
+        return chunk.request_id if chunk.instance_id is None else (chunk.instance_id, chunk.hash)
+
+    def answers_misfit(self, chunk: UploadChunk) -> bool:
+        """What is wrong with a program is told when its last chunk comes, and not before."""
+        return chunk.position >= chunk.total - 1
 
     def describe(self, problem: ChunkProblem) -> str:
         """How these servers word what is wrong with a chunk."""
@@ -249,6 +287,10 @@ class ProcessDialect:
         except ValueError:
             return "Invalid process_id"
         return "Process not found"
+
+    def refusal(self, command: c.Command, why: Refusal, detail: str = "") -> str | None:
+        """How these servers word a no."""
+        return refusal_words(server.REFUSALS, command, why, detail)
 
 
 def _check_binary(data: c.Buffer) -> None:
@@ -285,6 +327,12 @@ PROCESS_0_3: Final = ProcessDialect(
         confirms_blobs=False,
         detached_launch_has_id=False,
         keeps_instances=False,
+        keeps_output=False,
+        keeps_finished=False,
+        terminates_unknown=False,
+        query_subjects=frozenset({"model_status"}),
+        any_target=True,
+        answers_close=True,
     )
 )
 """The dialect of servers 0.3 to 0.4: a challenge for users, a token for the server's own."""
@@ -307,6 +355,12 @@ PROCESS_0_5: Final = ProcessDialect(
         confirms_blobs=False,
         detached_launch_has_id=False,
         keeps_instances=False,
+        keeps_output=False,
+        keeps_finished=False,
+        terminates_unknown=False,
+        query_subjects=frozenset({"model_status"}),
+        any_target=False,
+        answers_close=False,
     )
 )
 """The dialect of servers 0.5: who the user is, the opening request says, and nobody asks again."""
