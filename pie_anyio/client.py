@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
@@ -22,7 +23,6 @@ from pie_anyio.transport import connect_stream
 from pie_files import UploadContent
 from pie_proto import (
     DEFAULT_LIMITS,
-    ClientConnection,
     ConnectionState,
     Limits,
     Signer,
@@ -31,15 +31,18 @@ from pie_proto import (
 from pie_proto import commands as c
 from pie_proto import events as e
 from pie_proto.addresses import ServerAddress
+from pie_proto.dialects import Capabilities
 from pie_proto.errors import ConnectFailed, LocalProtocolError, key_wanted
-from pie_proto.instance_view import arguments_of
-from pie_proto.keys import check_signer
-from pie_proto.request_headers import checked_headers
+from pie_proto.instance_view import arguments_of, input_of
+from pie_proto.keys import KEY_NOT_USED, check_signer
+from pie_proto.openings import Opening, openings
 
 if TYPE_CHECKING:
     import ssl
 
 __all__ = ["PieClient"]
+
+_log = logging.getLogger("pie_anyio")
 
 
 class PieClient:
@@ -62,6 +65,8 @@ class PieClient:
         ssl_context: ssl.SSLContext | None = None,
         proxy: str | None = None,
         headers: Mapping[str, str] | Sequence[tuple[str, str]] = (),
+        identity: str | None = None,
+        dialect: str = "auto",
         connect: Callable[[], Awaitable[ByteStream]] | None = None,
         on_notice: Callable[[str], None] | None = None,
         limits: Limits = DEFAULT_LIMITS,
@@ -75,15 +80,24 @@ class PieClient:
         or ``"environment"``: what HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY say. ``headers``
         are added to the opening handshake.
 
+        ``dialect`` is the family of the server: ``"instance"`` (0.1 and 0.2), ``"process-0.3"``
+        (0.3 and 0.4), ``"process"`` (0.5), or by default ``"auto"``: it is found out. A URI without
+        a path then leads to ``/`` and, if there is nothing (HTTP 404), to ``/v1/ws``; with a path,
+        to that. ``identity``, TENANT/USER, says who you are to servers 0.5, which have it said in
+        the opening handshake.
+
         ``connect``, an async function, opens the byte stream to talk over, in place of all that: a
         tunnel, a proxy of another kind, or in memory. The client closes it, and puts nothing on
-        top, no TLS either: the URI then says only what the opening handshake asks for.
+        top, no TLS either: the URI then says only what the opening handshake asks for. It is called
+        twice where there are two paths to ask for.
 
         ``on_notice`` is called with each notice that the server sends to the whole connection. It
         must return soon; what it raises is logged. Notices are logged (``pie_anyio``) in any case.
         """
         self._address = ServerAddress.parse(server_uri)
-        self._headers = checked_headers(headers)
+        self._openings = openings(
+            self._address.target, dialect=dialect, identity=identity, headers=headers
+        )
         if ssl_context is not None:
             _check_ssl_context(ssl_context, self._address)
         if connect is not None and (ssl_context is not None or proxy is not None):
@@ -135,19 +149,23 @@ class PieClient:
         if self._used:
             raise LocalProtocolError("a PieClient connects once: make a new one")
         self._used = True
+        for opening in self._openings:
+            try:
+                await self._open(opening)
+            except ConnectFailed as exc:
+                if not opening.leads_on(exc):
+                    raise
+            else:
+                return
+
+    async def _open(self, opening: Opening) -> None:
         started = anyio.current_time()
         with anyio.move_on_after(self._limits.handshake_timeout) as scope:
             stream = await self._connect_stream()
         if scope.cancelled_caught:
             seconds = f"{self._limits.handshake_timeout:g} s"
             raise ConnectFailed(f"no connection to {self._address.uri} within {seconds}")
-        connection = ClientConnection(
-            self._address.host_header,
-            self._address.target,
-            now=started,
-            headers=self._headers,
-            limits=self._limits,
-        )
+        connection = opening.connection(self._address.host_header, now=started, limits=self._limits)
         driver = self._driver = Driver(stream, connection, self._on_notice)
         self._background = Background()
         await self._background.start(driver.run, f"PieClient {self._address.uri}")
@@ -158,7 +176,7 @@ class PieClient:
             await self._background.join()
             await self._leave()
             if isinstance(exc, ConnectFailed):
-                raise exc.at(self._address.uri) from exc.__cause__
+                raise exc.at(opening.named(self._address.uri)) from exc.__cause__
             raise
 
     async def aclose(self) -> None:
@@ -193,6 +211,24 @@ class PieClient:
         """The numbers of this connection, as of now."""
         return self._connected().connection.statistics()
 
+    @property
+    def server(self) -> Capabilities | None:
+        """What the server is and what it can do; ``None`` until it has said so.
+
+        That is with `authenticate`, where its family is not given by ``dialect``.
+        """
+        return self._connected().connection.server
+
+    @property
+    def authentication(self) -> str | None:
+        """How the server came to accept the user; ``None`` before it has.
+
+        ``"proved"``: the user signed a challenge. ``"token"``: by the internal token.
+        ``"asserted"``: the server takes any name, and asks for no proof.
+        """
+        how = self._connected().connection.authentication
+        return None if how is None else how.value
+
     # ------------------------------------------------------------------------------ authentication
 
     async def authenticate(self, username: str, private_key: Signer | None = None) -> None:
@@ -203,8 +239,12 @@ class PieClient:
         proof and there is no key. After a refusal, a cancellation or a failing signer the
         connection is of no more use, and is closed. A connection has one user: to authenticate it
         again as the same does nothing, as another is an `AuthenticationError`.
+
+        How the user was accepted, `authentication` tells. A key given to a server that asks for no
+        proof is warned of in the log, once.
         """
         check_signer(private_key)
+        again = self.authentication is not None
         outcome = await self._request(c.Identify(username))
         if isinstance(outcome, e.ChallengeReceived):
             try:
@@ -216,6 +256,8 @@ class PieClient:
                 # Nothing but the answer to this challenge may be sent now, and there is none.
                 self._connected().dispatcher.close(anyio.current_time())
                 raise
+        elif private_key is not None and not again:
+            _log.warning(KEY_NOT_USED)
 
     async def internal_authenticate(self, token: str) -> None:
         """Authenticate with the server's internal token; a wrong one is answered late.
@@ -227,18 +269,29 @@ class PieClient:
     # ------------------------------------------------------------------------------------- programs
 
     async def upload_program(
-        self, program: UploadContent, /, *, progress: Progress | None = None
+        self,
+        program: UploadContent,
+        /,
+        *,
+        manifest: str | None = None,
+        progress: Progress | None = None,
     ) -> str:
-        """Upload a WebAssembly program; returns its hash, by which it is launched.
+        """Upload a program; returns its hash, by which it is launched.
 
         ``program`` is the content (``bytes``, ``bytearray``, ``memoryview``: not copied, and not to
-        be changed meanwhile) or the path of a file, which is read piece by piece.
+        be changed meanwhile) or the path of a file, which is read piece by piece. Servers that know
+        programs by name (0.3 and later) want a ``manifest``, the TOML text with the name, version
+        and language of the program. Without one, or where it names nothing, the program is called
+        after its hash, and any client finds it by that; what has a name is launched by its name,
+        or here by its hash as well. Source text cannot be without.
         ``progress(sent, size)`` is called in this task, in bytes. Raises `UploadFailed`. Cancelled,
         it takes back what was sent, and the next upload is right.
         """
         driver = self._connected()
         with await open_content(program) as content:
-            command = c.UploadProgram(size=content.size, hash=content.hash, data=content.data)
+            command = c.UploadProgram(
+                size=content.size, hash=content.hash, data=content.data, manifest=manifest
+            )
             await driver.upload(command, content, progress)
         return content.hash
 
@@ -254,14 +307,23 @@ class PieClient:
         hash: str,  # noqa: A002 - the guide's name
         args: Sequence[str] = (),
         detached: bool = False,
+        *,
+        input: Mapping[str, object] | None = None,  # noqa: A002 - what it is called
     ) -> Instance:
         """Launch the uploaded program with this hash.
 
         Attached, its events come to this client. ``detached``, it runs on its own, and its output
-        is kept until somebody attaches it. Raises `LaunchFailed`. Cancelled, an instance that was
-        launched attached all the same is terminated.
+        is kept until somebody attaches it (servers 0.3 and later keep none). Servers 0.3 and later
+        give programs an object: ``input``, a mapping that JSON can say, or what ``args`` mean:
+        ``["--prompt", "Hi", "--n", "3"]`` is ``{"prompt": "Hi", "n": 3}``.
+
+        Raises `LaunchFailed`; also, with the ids, if a detached instance on such a server cannot be
+        told from others that are new. Cancelled, an instance that was launched attached all the
+        same is terminated.
         """
-        command = c.LaunchInstance(hash=hash, arguments=arguments_of(args), detached=detached)
+        command = c.LaunchInstance(
+            hash=hash, arguments=arguments_of(args), detached=detached, input=input_of(input)
+        )
         return await self._launch(command)
 
     async def launch_instance_from_registry(
@@ -269,12 +331,16 @@ class PieClient:
         name: str,
         args: Sequence[str] = (),
         detached: bool = False,
+        *,
+        input: Mapping[str, object] | None = None,  # noqa: A002 - what it is called
     ) -> Instance:
-        """Launch a program of the server's registry: ``name``, ``name@version``, ….
+        """Launch a program that has a name: ``name``, ``name@version``, ….
 
         As `launch_instance` in everything else.
         """
-        command = c.LaunchFromRegistry(name=name, arguments=arguments_of(args), detached=detached)
+        command = c.LaunchFromRegistry(
+            name=name, arguments=arguments_of(args), detached=detached, input=input_of(input)
+        )
         return await self._launch(command)
 
     async def _launch(self, command: c.LaunchInstance | c.LaunchFromRegistry) -> Instance:

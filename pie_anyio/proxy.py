@@ -58,7 +58,7 @@ class Proxy:
             address = ServerAddress.parse(f"ws://{location}")
         except ValueError:
             raise ValueError(f"the proxy's URI has no valid host or port. {_FORM}") from None
-        if address.target != "/" or urlsplit(f"//{authority}").netloc != authority:
+        if address.target is not None or urlsplit(f"//{authority}").netloc != authority:
             raise ValueError(f"the proxy's URI has a path. {_FORM}")
         credentials = None
         if at:

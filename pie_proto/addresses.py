@@ -33,7 +33,8 @@ class ServerAddress:
     scheme: str
     host: str
     port: int
-    target: str = "/"
+    target: str | None = None
+    """What the opening request asks for, where the URI says it; ``/`` alone says nothing."""
     path: str | None = None
 
     @classmethod
@@ -90,7 +91,7 @@ class ServerAddress:
             scheme=parts.scheme,
             host=host,
             port=_DEFAULT_PORTS[parts.scheme] if port is None else port,
-            target=target,
+            target=None if target == "/" else target,
         )
 
     @classmethod

@@ -17,7 +17,7 @@ from typing import Literal, assert_never
 
 from pie_proto import events as e
 from pie_proto.commands import Buffer, Command
-from pie_proto.dialects import Dialect
+from pie_proto.dialects import Capabilities, Dialect
 from pie_proto.dialects.instance import INSTANCE
 from pie_proto.errors import LocalProtocolError
 from pie_proto.lanes import Parts
@@ -40,9 +40,10 @@ __all__ = ["ClientConnection"]
 class ClientConnection:
     """A Pie client on a byte stream. It does no I/O: bytes in, events out; commands in, bytes out.
 
-    ``host`` is what the ``Host`` header says, ``target`` the path of the WebSocket. ``now`` is any
-    clock that does not go back, in seconds. The opening handshake is ready in `data_to_send` from
-    the start. Not thread-safe: one thread at a time.
+    ``host`` is what the ``Host`` header says, ``target`` the path of the WebSocket. ``dialect`` is
+    that of the server's family, or several, as for `ClientSession`. ``now`` is any clock that does
+    not go back, in seconds. The opening handshake is ready in `data_to_send` from the start. Not
+    thread-safe: one thread at a time.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class ClientConnection:
         *,
         now: float,
         headers: Sequence[tuple[str, str]] = (),
-        dialect: Dialect = INSTANCE,
+        dialect: Dialect | Sequence[Dialect] = INSTANCE,
         limits: Limits = DEFAULT_LIMITS,
         entropy: Callable[[int], bytes] = os.urandom,
     ) -> None:
@@ -236,6 +237,16 @@ class ClientConnection:
     def authentication_state(self) -> AuthenticationState:
         """How far the client has come in proving who it is."""
         return self._session.authentication_state
+
+    @property
+    def authentication(self) -> e.Authentication | None:
+        """How the server came to accept the user; ``None`` before it has."""
+        return self._session.authentication
+
+    @property
+    def server(self) -> Capabilities | None:
+        """What family of servers this is and what it can do; ``None`` before that is known."""
+        return self._session.server
 
     def instance_state(self, instance_id: str) -> InstanceState:
         """What an instance is to this connection."""

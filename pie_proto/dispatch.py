@@ -126,12 +126,12 @@ class Dispatcher(Generic[W]):
             exchange.woken.wake()
 
     def written(self) -> None:
-        """Bytes have left: uploads have come further, and there may be room for commands."""
+        """Bytes have left: uploads have come further or are done, and there may be room again."""
         for exchange in self._watched:
             exchange.woken.wake()
         if not self.connection.writing_paused:
             self.room.wake()
-        self._changed()
+        self.pump()
 
     def note_cause(self, exc: BaseException) -> None:
         """Keep the first thing that went wrong: it is why the connection ended."""

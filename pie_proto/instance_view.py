@@ -6,7 +6,8 @@ The same for every driver; each turns a refusal into the exception that its user
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import Generic, TypeAlias, assert_never
 
 from pie_proto.dispatch import Dispatcher, W
@@ -14,7 +15,14 @@ from pie_proto.errors import InstanceEnded, InstanceFailed, LocalProtocolError
 from pie_proto.events import Event, InstanceEvent
 from pie_proto.states import InstanceState
 
-__all__ = ["EVENTS_PER_CHECKPOINT", "InstanceView", "Received", "Refusal", "arguments_of"]
+__all__ = [
+    "EVENTS_PER_CHECKPOINT",
+    "InstanceView",
+    "Received",
+    "Refusal",
+    "arguments_of",
+    "input_of",
+]
 
 Received: TypeAlias = tuple[Event, str | bytes]
 """The kind of an event, and its data: ``bytes`` for `Event.Blob`, else ``str``."""
@@ -27,6 +35,18 @@ being what a busy stream spends its time on.
 """
 
 _OVER = frozenset({InstanceState.TERMINATING, InstanceState.ENDED, InstanceState.UNATTACHED})
+
+
+def input_of(given: Mapping[str, object] | None) -> str | None:
+    """The JSON text of an input object. Raises `LocalProtocolError` for what JSON cannot say."""
+    if given is None:
+        return None
+    if not isinstance(given, Mapping):
+        raise LocalProtocolError(f"an input is a mapping, not {type(given).__name__}")
+    try:
+        return json.dumps(dict(given), allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as exc:
+        raise LocalProtocolError(f"the input cannot be written as JSON: {exc}") from exc
 
 
 def arguments_of(args: Sequence[str]) -> tuple[str, ...]:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
-__all__ = ["ParsedPrivateKey", "Signer", "check_signer"]
+__all__ = ["KEY_NOT_USED", "ParsedPrivateKey", "Signer", "check_signer"]
 
 MAX_KDF_ROUNDS: Final = 4096
 """The most rounds of bcrypt that an OpenSSH key may ask for: some 35 seconds of work.
@@ -83,6 +83,13 @@ class Signer(Protocol):
 
     def sign(self, challenge: bytes, /) -> bytes | Awaitable[bytes]:
         """The raw signature over the raw ``challenge``."""
+
+
+KEY_NOT_USED: Final = (
+    "the server asks for no proof of who its users are: the private key given to authenticate() "
+    "was not used, and anybody who reaches the server can be any user"
+)
+"""What is said once of a key that proves nothing."""
 
 
 def check_signer(private_key: Signer | None) -> None:

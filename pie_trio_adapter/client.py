@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Sequence
+import logging
+from collections.abc import Awaitable, Mapping, Sequence
 
 import trio
 
@@ -11,15 +12,18 @@ from pie_files import UploadContent
 from pie_proto import ConnectionState, Signer, Statistics
 from pie_proto import commands as c
 from pie_proto import events as e
+from pie_proto.dialects import Capabilities
 from pie_proto.errors import key_wanted
-from pie_proto.instance_view import arguments_of
-from pie_proto.keys import check_signer
+from pie_proto.instance_view import arguments_of, input_of
+from pie_proto.keys import KEY_NOT_USED, check_signer
 from pie_trio_adapter.driver import Driver
 from pie_trio_adapter.instance import Instance
 from pie_trio_adapter.requests import Progress, expect, request, upload
 from pie_trio_adapter.sources import open_content
 
 __all__ = ["TrioPieClient"]
+
+_log = logging.getLogger("pie_trio_adapter")
 
 
 class TrioPieClient(trio.abc.AsyncResource):
@@ -61,6 +65,24 @@ class TrioPieClient(trio.abc.AsyncResource):
         """The numbers of this connection, as of now."""
         return self._driver.connection.statistics()
 
+    @property
+    def server(self) -> Capabilities | None:
+        """What the server is and what it can do; ``None`` until it has said so.
+
+        That is with `authenticate`, where its family is not given by ``dialect``.
+        """
+        return self._driver.connection.server
+
+    @property
+    def authentication(self) -> str | None:
+        """How the server came to accept the user; ``None`` before it has.
+
+        ``"proved"``: the user signed a challenge. ``"token"``: by the internal token.
+        ``"asserted"``: the server takes any name, and asks for no proof.
+        """
+        how = self._driver.connection.authentication
+        return None if how is None else how.value
+
     # ------------------------------------------------------------------------------ authentication
 
     async def authenticate(self, username: str, private_key: Signer | None = None) -> None:
@@ -71,8 +93,12 @@ class TrioPieClient(trio.abc.AsyncResource):
         proof and there is no key. After a refusal, a cancellation or a failing signer the
         connection is of no more use, and is closed. A connection has one user: to authenticate it
         again as the same does nothing, as another is an `AuthenticationError`.
+
+        How the user was accepted, `authentication` tells. A key given to a server that asks for no
+        proof is warned of in the log, once.
         """
         check_signer(private_key)
+        again = self.authentication is not None
         outcome = await request(self._driver, c.Identify(username))
         if isinstance(outcome, e.ChallengeReceived):
             try:
@@ -84,6 +110,8 @@ class TrioPieClient(trio.abc.AsyncResource):
                 # Nothing but the answer to this challenge may be sent now, and there is none.
                 self._driver.dispatcher.close(trio.current_time())
                 raise
+        elif private_key is not None and not again:
+            _log.warning(KEY_NOT_USED)
 
     async def internal_authenticate(self, token: str) -> None:
         """Authenticate with the server's internal token; a wrong one is answered late.
@@ -95,17 +123,28 @@ class TrioPieClient(trio.abc.AsyncResource):
     # ------------------------------------------------------------------------------------- programs
 
     async def upload_program(
-        self, program: UploadContent, /, *, progress: Progress | None = None
+        self,
+        program: UploadContent,
+        /,
+        *,
+        manifest: str | None = None,
+        progress: Progress | None = None,
     ) -> str:
-        """Upload a WebAssembly program; returns its hash, by which it is launched.
+        """Upload a program; returns its hash, by which it is launched.
 
         ``program`` is the content (``bytes``, ``bytearray``, ``memoryview``: not copied, and not to
-        be changed meanwhile) or the path of a file, which is read piece by piece.
+        be changed meanwhile) or the path of a file, which is read piece by piece. Servers that know
+        programs by name (0.3 and later) want a ``manifest``, the TOML text with the name, version
+        and language of the program. Without one, or where it names nothing, the program is called
+        after its hash, and any client finds it by that; what has a name is launched by its name,
+        or here by its hash as well. Source text cannot be without.
         ``progress(sent, size)`` is called in this task, in bytes. Raises `UploadFailed`. Cancelled,
         it takes back what was sent, and the next upload is right.
         """
         with await open_content(program) as content:
-            command = c.UploadProgram(size=content.size, hash=content.hash, data=content.data)
+            command = c.UploadProgram(
+                size=content.size, hash=content.hash, data=content.data, manifest=manifest
+            )
             await upload(self._driver, command, content, progress)
         return content.hash
 
@@ -121,14 +160,23 @@ class TrioPieClient(trio.abc.AsyncResource):
         hash: str,  # noqa: A002 - the guide's name
         args: Sequence[str] = (),
         detached: bool = False,
+        *,
+        input: Mapping[str, object] | None = None,  # noqa: A002 - what it is called
     ) -> Instance:
         """Launch the uploaded program with this hash.
 
         Attached, its events come to this client. ``detached``, it runs on its own, and its output
-        is kept until somebody attaches it. Raises `LaunchFailed`. Cancelled, an instance that was
-        launched attached all the same is terminated.
+        is kept until somebody attaches it (servers 0.3 and later keep none). Servers 0.3 and later
+        give programs an object: ``input``, a mapping that JSON can say, or what ``args`` mean:
+        ``["--prompt", "Hi", "--n", "3"]`` is ``{"prompt": "Hi", "n": 3}``.
+
+        Raises `LaunchFailed`; also, with the ids, if a detached instance on such a server cannot be
+        told from others that are new. Cancelled, an instance that was launched attached all the
+        same is terminated.
         """
-        command = c.LaunchInstance(hash=hash, arguments=arguments_of(args), detached=detached)
+        command = c.LaunchInstance(
+            hash=hash, arguments=arguments_of(args), detached=detached, input=input_of(input)
+        )
         return await self._launch(command)
 
     async def launch_instance_from_registry(
@@ -136,12 +184,16 @@ class TrioPieClient(trio.abc.AsyncResource):
         name: str,
         args: Sequence[str] = (),
         detached: bool = False,
+        *,
+        input: Mapping[str, object] | None = None,  # noqa: A002 - what it is called
     ) -> Instance:
-        """Launch a program of the server's registry: ``name``, ``name@version``, ….
+        """Launch a program that has a name: ``name``, ``name@version``, ….
 
         As `launch_instance` in everything else.
         """
-        command = c.LaunchFromRegistry(name=name, arguments=arguments_of(args), detached=detached)
+        command = c.LaunchFromRegistry(
+            name=name, arguments=arguments_of(args), detached=detached, input=input_of(input)
+        )
         return await self._launch(command)
 
     async def _launch(self, command: c.LaunchInstance | c.LaunchFromRegistry) -> Instance:

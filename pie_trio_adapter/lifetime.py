@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import trio
 
-from pie_proto import DEFAULT_LIMITS, ClientConnection, Limits
+from pie_proto import DEFAULT_LIMITS, Limits
 from pie_proto.addresses import ServerAddress
 from pie_proto.errors import ConnectFailed
-from pie_proto.request_headers import checked_headers
+from pie_proto.openings import Opening, openings
 from pie_trio_adapter.client import TrioPieClient
 from pie_trio_adapter.driver import Driver
 from pie_trio_adapter.transport import connect_stream, shake_hands
@@ -27,6 +27,8 @@ async def open_client(
     target: str | None = None,
     ssl_context: ssl.SSLContext | None = None,
     headers: Mapping[str, str] | Sequence[tuple[str, str]] = (),
+    identity: str | None = None,
+    dialect: str = "auto",
     on_notice: Callable[[str], None] | None = None,
     limits: Limits = DEFAULT_LIMITS,
 ) -> AsyncIterator[TrioPieClient]:
@@ -37,6 +39,10 @@ async def open_client(
     client closes it in any case. For a stream, ``host`` (by default ``localhost``) and ``target``
     (by default ``/``) are what the opening handshake asks for. ``ssl_context`` says whom to trust
     with ``wss://``; by default, whom the system trusts. ``headers`` are added to the opening
+    handshake. ``dialect`` is the family of the server: ``"instance"`` (0.1 and 0.2),
+    ``"process-0.3"`` (0.3 and 0.4), ``"process"`` (0.5), or by default ``"auto"``: it is found out.
+    A URI without a path then leads to ``/`` and, if there is nothing (HTTP 404), to ``/v1/ws``.
+    ``identity``, TENANT/USER, says who you are to servers 0.5, which have it said in the opening
     handshake. ``on_notice`` is called with each notice that the server sends to the whole
     connection; it must return soon, and what it raises is logged.
 
@@ -48,34 +54,46 @@ async def open_client(
     not cancel the body. A cancellation from outside does not reach the connection before the body
     has ended: under a shield of its own, it can still say good-bye to the server.
     """
-    started = trio.current_time()
     try:
         address = _address(where, host, target, ssl_context)
-        connection = ClientConnection(
-            address.host_header if address is not None else host or "localhost",
-            address.target if address is not None else target or "/",
-            now=started,
-            headers=checked_headers(headers),
-            limits=limits,
-        )
+        if address is not None:
+            host, target = address.host_header, address.target
+        elif dialect == "auto":
+            # A stream can be opened once, whatever is found behind it.
+            target = target or "/"
+        ways = openings(target, dialect=dialect, identity=identity, headers=headers)
     except BaseException:
         if isinstance(where, trio.abc.Stream):
             await trio.aclose_forcefully(where)
         raise
-    stream = await _ready(where, address, ssl_context, limits)
-    driver = Driver(stream, connection, on_notice)
-    client = TrioPieClient(driver)
     raised: BaseException | None = None
-    async with trio.open_nursery() as nursery:
+    drivers: list[Driver] = []
+
+    async def open_way(opening: Opening) -> Driver:
+        now = trio.current_time()
+        try:
+            connection = opening.connection(host or "localhost", now=now, limits=limits)
+        except BaseException:
+            if isinstance(where, trio.abc.Stream):
+                await trio.aclose_forcefully(where)
+            raise
+        stream = await _ready(where, address, ssl_context, limits)
+        driver = Driver(stream, connection, on_notice)
+        drivers.append(driver)
         nursery.start_soon(driver.run, nursery.cancel_scope)
+        await _opened(driver, where, opening)
+        return driver
+
+    async with trio.open_nursery() as nursery:
         # Nothing is raised where the nursery would see it, and put it in a group.
         try:
-            await _opened(driver, where)
-            yield client
+            yield TrioPieClient(await _first_open(ways, open_way))
         except BaseException as exc:  # noqa: BLE001 - raised again below
             raised = exc
         try:
-            await client.aclose()
+            # Those before it have ended, or they would not have led on.
+            if drivers:
+                await TrioPieClient(drivers[-1]).aclose()
         except trio.Cancelled as exc:
             raised = raised or exc
         except BaseException as exc:  # noqa: BLE001 - raised again below
@@ -84,8 +102,9 @@ async def open_client(
         while nursery.child_tasks:
             await trio.lowlevel.cancel_shielded_checkpoint()
     try:
-        if driver.interrupt is not None:
-            raise driver.interrupt
+        for driver in drivers:
+            if driver.interrupt is not None:
+                raise driver.interrupt
         if raised is not None:
             raise raised
     finally:
@@ -138,8 +157,23 @@ async def _ready(
         raise
 
 
-async def _opened(driver: Driver, where: str | trio.abc.Stream) -> None:
+async def _first_open(
+    ways: Sequence[Opening], open_way: Callable[[Opening], Awaitable[Driver]]
+) -> Driver:
+    """Try each way until one leads somewhere."""
+    *others, last = ways
+    for opening in others:
+        try:
+            return await open_way(opening)
+        except ConnectFailed as error:
+            if not opening.leads_on(error):
+                raise
+    return await open_way(last)
+
+
+async def _opened(driver: Driver, where: str | trio.abc.Stream, opening: Opening) -> None:
     try:
         await driver.wait_open()
     except ConnectFailed as error:
-        raise (error.at(where) if isinstance(where, str) else error) from error.__cause__
+        named = error.at(opening.named(where)) if isinstance(where, str) else error
+        raise named from error.__cause__

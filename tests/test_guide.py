@@ -175,7 +175,8 @@ def test_the_defaults_are_the_guides() -> None:
     assert defaults(PieClient.authenticate) == {"private_key": None}
     # A list, as a default, would be one for all calls; an empty tuple is the same to who calls.
     for launch in (PieClient.launch_instance, PieClient.launch_instance_from_registry):
-        assert defaults(launch) == {"args": (), "detached": False}
+        assert defaults(launch) == {"args": (), "detached": False, "input": None}
+        assert inspect.signature(launch).parameters["input"].kind is inspect.Parameter.KEYWORD_ONLY
     server_uri, *others = inspect.signature(PieClient).parameters.values()
     assert server_uri.name == "server_uri"
     assert all(parameter.kind is parameter.KEYWORD_ONLY for parameter in others)

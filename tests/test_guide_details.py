@@ -356,6 +356,8 @@ async def server_whose_programs_say(event: Event, data: str | bytes) -> AsyncIte
                     match asked:
                         case e.HandshakeReceived():
                             connection.accept()
+                        case e.UnknownMessage():
+                            pass
                         case e.Request(int(request_id), c.Identify()):
                             connection.answer(
                                 e.Authenticated(request_id, e.Authentication.ASSERTED)

@@ -156,7 +156,7 @@ async def answering(text: str) -> AsyncIterator[PieClient]:
         ):
             tasks.start_soon(listener.serve, serve_one)
             port = listener.extra(anyio.abc.SocketAttribute.local_port)
-            async with PieClient(f"ws://127.0.0.1:{port}") as client:
+            async with PieClient(f"ws://127.0.0.1:{port}", dialect="instance") as client:
                 yield client
             tasks.cancel_scope.cancel()
 

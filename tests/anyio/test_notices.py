@@ -20,6 +20,7 @@ from pie_proto import (
     Ping,
     Pong,
     Request,
+    UnknownMessage,
 )
 from pie_proto.server import ServerConnection
 from tests.anyio.world import SOON, World, launch
@@ -46,6 +47,8 @@ async def server_with_a_notice(text: str) -> AsyncIterator[str]:
                     match event:
                         case HandshakeReceived():
                             connection.accept()
+                        case UnknownMessage():
+                            pass
                         case Request(int(request_id), Identify()):
                             connection.answer(Authenticated(request_id, Authentication.ASSERTED))
                         case Request(int(request_id), Ping()):

@@ -10,25 +10,25 @@ from pie_proto.addresses import ServerAddress
 @pytest.mark.parametrize(
     ("uri", "host", "port", "target", "host_header"),
     [
-        ("ws://127.0.0.1:8080", "127.0.0.1", 8080, "/", "127.0.0.1:8080"),
-        ("ws://pie.example", "pie.example", 80, "/", "pie.example"),
-        ("ws://pie.example:80/", "pie.example", 80, "/", "pie.example"),
-        ("ws://pie.example:443", "pie.example", 443, "/", "pie.example:443"),
-        ("ws://pie.example:", "pie.example", 80, "/", "pie.example"),
-        ("wss://pie.example", "pie.example", 443, "/", "pie.example"),
-        ("wss://pie.example:443", "pie.example", 443, "/", "pie.example"),
-        ("wss://pie.example:80", "pie.example", 80, "/", "pie.example:80"),
+        ("ws://127.0.0.1:8080", "127.0.0.1", 8080, None, "127.0.0.1:8080"),
+        ("ws://pie.example", "pie.example", 80, None, "pie.example"),
+        ("ws://pie.example:80/", "pie.example", 80, None, "pie.example"),
+        ("ws://pie.example:443", "pie.example", 443, None, "pie.example:443"),
+        ("ws://pie.example:", "pie.example", 80, None, "pie.example"),
+        ("wss://pie.example", "pie.example", 443, None, "pie.example"),
+        ("wss://pie.example:443", "pie.example", 443, None, "pie.example"),
+        ("wss://pie.example:80", "pie.example", 80, None, "pie.example:80"),
         ("WSS://Pie.EXAMPLE/Path", "pie.example", 443, "/Path", "pie.example"),
         ("ws://my_pie-1:1/a%20b?c=d&e", "my_pie-1", 1, "/a%20b?c=d&e", "my_pie-1:1"),
         ("ws://h?q", "h", 80, "/?q", "h"),
-        ("ws://[::1]", "::1", 80, "/", "[::1]"),
+        ("ws://[::1]", "::1", 80, None, "[::1]"),
         ("wss://[2001:DB8::1]:8443/x", "2001:db8::1", 8443, "/x", "[2001:db8::1]:8443"),
-        ("ws://[fe80::1%25eth0]:8080", "fe80::1%eth0", 8080, "/", "[fe80::1]:8080"),
-        ("ws://[::ffff:127.0.0.1]/", "::ffff:127.0.0.1", 80, "/", "[::ffff:127.0.0.1]"),
+        ("ws://[fe80::1%25eth0]:8080", "fe80::1%eth0", 8080, None, "[fe80::1]:8080"),
+        ("ws://[::ffff:127.0.0.1]/", "::ffff:127.0.0.1", 80, None, "[::ffff:127.0.0.1]"),
     ],
 )
 def test_a_uri_names_host_port_and_target(
-    uri: str, host: str, port: int, target: str, host_header: str
+    uri: str, host: str, port: int, target: str | None, host_header: str
 ) -> None:
     address = ServerAddress.parse(uri)
     assert (address.host, address.port, address.target) == (host, port, target)
@@ -50,7 +50,7 @@ def test_a_uri_names_host_port_and_target(
 def test_a_uri_names_a_unix_socket(uri: str, path: str) -> None:
     address = ServerAddress.parse(uri)
     assert address.path == path
-    assert (address.host_header, address.target, address.secure) == ("localhost", "/", False)
+    assert (address.host_header, address.target, address.secure) == ("localhost", None, False)
     assert ServerAddress.of_socket(path) == address
 
 
