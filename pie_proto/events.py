@@ -178,7 +178,8 @@ class ConnectionClosed:
 
     ``code`` and ``reason`` are those of the WebSocket Close frame, where there was one.
     ``violation`` says how the peer broke the protocol, if it did. ``opened`` tells whether the
-    handshake had been done; ``status`` and ``body`` are what an HTTP server answered instead.
+    handshake had been done; ``status``, ``body`` and ``location`` (where its answer points to) are
+    what an HTTP server answered instead.
     """
 
     by: Closer
@@ -188,6 +189,7 @@ class ConnectionClosed:
     opened: bool = True
     status: int | None = None
     body: str = ""
+    location: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
