@@ -80,6 +80,7 @@ from pie_proto.events import (
     TimedOut,
     UnknownMessage,
 )
+from pie_proto.json_text import JSONValue
 from pie_proto.keys import ParsedPrivateKey, Signer
 from pie_proto.limits import DEFAULT_LIMITS, Limits
 from pie_proto.link import TransportAction
@@ -125,6 +126,7 @@ __all__ = [
     "InstanceReadable",
     "InstanceState",
     "InstancesListed",
+    "JSONValue",
     "KeyFormatError",
     "LaunchFailed",
     "LaunchFromRegistry",

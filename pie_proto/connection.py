@@ -17,7 +17,7 @@ from typing import Literal, assert_never
 
 from pie_proto import events as e
 from pie_proto.commands import Buffer, Command
-from pie_proto.dialects import Dialect
+from pie_proto.dialects import Capabilities, Dialect
 from pie_proto.dialects.instance import INSTANCE
 from pie_proto.errors import LocalProtocolError
 from pie_proto.lanes import Parts
@@ -231,6 +231,11 @@ class ClientConnection:
     def state(self) -> ConnectionState:
         """Where the connection stands."""
         return self._link.state
+
+    @property
+    def server(self) -> Capabilities | None:
+        """What these servers take and do; ``None`` while that is not known."""
+        return self._session.server
 
     @property
     def authentication_state(self) -> AuthenticationState:

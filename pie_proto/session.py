@@ -16,7 +16,7 @@ from typing import Literal, assert_never
 
 from pie_proto import commands as c
 from pie_proto import events as e
-from pie_proto.dialects import Dialect
+from pie_proto.dialects import Capabilities, Dialect
 from pie_proto.dialects.instance import INSTANCE
 from pie_proto.errors import LocalProtocolError, RemoteProtocolError, error_for
 from pie_proto.lanes import Outbox, Parts, lane_of
@@ -321,6 +321,11 @@ class ClientSession:
             self._events.append(e.TimedOut(late.request_id, late.command, reason))
 
     # ----------------------------------------------------------------------------------------- look
+
+    @property
+    def server(self) -> Capabilities | None:
+        """What these servers take and do; ``None`` while that is not known."""
+        return self._dialect.capabilities
 
     @property
     def authentication_state(self) -> AuthenticationState:
