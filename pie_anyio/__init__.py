@@ -3,7 +3,7 @@
 from pie_anyio.agent import SshAgentSigner
 from pie_anyio.client import PieClient
 from pie_anyio.instance import Instance
-from pie_files import KeyFileWarning, ParsedPrivateKey
+from pie_files import KeyFileWarning, ParsedPrivateKey, ReceivedBlob
 from pie_proto import (
     AgentError,
     AttachFailed,
@@ -53,6 +53,7 @@ __all__ = [
     "PieClient",
     "PieError",
     "QueryFailed",
+    "ReceivedBlob",
     "RemoteProtocolError",
     "RequestFailed",
     "RequestTimeout",

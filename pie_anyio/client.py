@@ -19,7 +19,7 @@ from pie_anyio.lifetime import Background, on_asyncio
 from pie_anyio.proxy import proxy_for
 from pie_anyio.sources import open_content
 from pie_anyio.transport import connect_stream
-from pie_files import UploadContent
+from pie_files import ReceivedBlob, UploadContent
 from pie_proto import (
     DEFAULT_LIMITS,
     ClientConnection,
@@ -147,6 +147,7 @@ class PieClient:
             now=started,
             headers=self._headers,
             limits=self._limits,
+            blob_type=ReceivedBlob,
         )
         driver = self._driver = Driver(stream, connection, self._on_notice)
         self._background = Background()

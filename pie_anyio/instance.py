@@ -53,6 +53,8 @@ class Instance:
     async def recv(self) -> tuple[Event, str | bytes]:
         """The next event: its kind, and its data (``bytes`` for `Event.Blob`, else ``str``).
 
+        Those ``bytes`` are a `ReceivedBlob`, which has a name and can be saved to a file.
+
         Waits for one if there is none. The last event of an instance is a terminal one
         (`Event.is_terminal`); after it, and at once, this raises `InstanceEnded`. Events received
         before the connection ended are still given, then what that end means is raised. A detached

@@ -41,8 +41,8 @@ class ClientConnection:
     """A Pie client on a byte stream. It does no I/O: bytes in, events out; commands in, bytes out.
 
     ``host`` is what the ``Host`` header says, ``target`` the path of the WebSocket. ``now`` is any
-    clock that does not go back, in seconds. The opening handshake is ready in `data_to_send` from
-    the start. Not thread-safe: one thread at a time.
+    clock that does not go back, in seconds. Blobs come as a ``blob_type``. The opening handshake is
+    ready in `data_to_send` from the start. Not thread-safe: one thread at a time.
     """
 
     def __init__(
@@ -55,9 +55,10 @@ class ClientConnection:
         dialect: Dialect = INSTANCE,
         limits: Limits = DEFAULT_LIMITS,
         entropy: Callable[[int], bytes] = os.urandom,
+        blob_type: type[e.Blob] = e.Blob,
     ) -> None:
         self._limits = limits
-        self._session = ClientSession(dialect=dialect, limits=limits)
+        self._session = ClientSession(dialect=dialect, limits=limits, blob_type=blob_type)
         self._link = Link(Role.CLIENT, limits=limits, now=now, entropy=entropy)
         self._link.websocket.open(host, target, headers)
         self._now = now

@@ -61,10 +61,16 @@ class ClientSession:
     """One conversation with a Pie server, in whole messages.
 
     Every call is immediate. ``now`` is any clock that does not go back, in seconds; deadlines are
-    told on the same one. Not thread-safe: one thread at a time.
+    told on the same one. Blobs come as a ``blob_type``. Not thread-safe: one thread at a time.
     """
 
-    def __init__(self, *, dialect: Dialect = INSTANCE, limits: Limits = DEFAULT_LIMITS) -> None:
+    def __init__(
+        self,
+        *,
+        dialect: Dialect = INSTANCE,
+        limits: Limits = DEFAULT_LIMITS,
+        blob_type: type[e.Blob] = e.Blob,
+    ) -> None:
         self._dialect = dialect
         self._limits = limits
         self._authentication = AuthenticationState.UNAUTHENTICATED
@@ -72,7 +78,7 @@ class ClientSession:
         self._requests = Requests()
         self._inbox: deque[bytes | str] = deque()
         self._events: deque[e.ClientEvent] = deque()
-        self._mailboxes = Mailboxes(limits)
+        self._mailboxes = Mailboxes(limits, blob_type)
         self._outbox = Outbox(dialect)
         self._now = 0.0
         self._paused_since: float | None = None

@@ -53,6 +53,8 @@ class Instance(trio.abc.ReceiveChannel[Received]):
     async def receive(self) -> Received:
         """The next event: its kind, and its data (``bytes`` for `Event.Blob`, else ``str``).
 
+        Those ``bytes`` are a `ReceivedBlob`, which has a name and can be saved to a file.
+
         Waits for one if there is none. The last one is terminal (`Event.is_terminal`); behind it
         this raises `trio.EndOfChannel`. Events received before the connection ended are still
         given, then what that end means is raised (`ConnectionLost` or `RemoteProtocolError`).

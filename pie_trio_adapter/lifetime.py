@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
+from pie_files import ReceivedBlob
 from pie_proto import DEFAULT_LIMITS, ClientConnection, Limits
 from pie_proto.addresses import ServerAddress
 from pie_proto.errors import ConnectFailed
@@ -57,6 +58,7 @@ async def open_client(
             now=started,
             headers=checked_headers(headers),
             limits=limits,
+            blob_type=ReceivedBlob,
         )
     except BaseException:
         if isinstance(where, trio.abc.Stream):

@@ -158,12 +158,18 @@ class Pair:
         server_limits: Limits = DEFAULT_LIMITS,
         cuts: Iterator[int] | None = None,
         dialect: Dialect = INSTANCE,
+        blob_type: type[e.Blob] = e.Blob,
     ) -> None:
         self.now = 0.0
         self.cuts = cuts or itertools.repeat(1 << 30)
         entropy = _Entropy()
         self.client = ClientConnection(
-            "localhost", now=0.0, dialect=dialect, limits=limits, entropy=entropy
+            "localhost",
+            now=0.0,
+            dialect=dialect,
+            limits=limits,
+            entropy=entropy,
+            blob_type=blob_type,
         )
         self.server = ServerConnection(now=0.0, dialect=dialect, limits=server_limits)
         self.client_over = self.server_over = False
