@@ -206,7 +206,7 @@ def error_for(
         case ConnectionClosed():
             return _closed(event)
         case Failed():
-            return _failed(event.command, event.reason)
+            return _failed(event)
         case TimedOut():
             return RequestTimeout(f"{_tried(event.command)}: {event.reason}", command=event.command)
         case _:
@@ -310,8 +310,11 @@ def _tried(command: c.Command) -> str:
             assert_never(command)
 
 
-def _failed(command: c.Command, reason: str) -> PieError:
-    message = f"{_tried(command)}: the server said: {reason or '(nothing)'}"
+def _failed(event: Failed) -> PieError:
+    command, reason = event.command, event.reason
+    said = f"the server said: {reason or '(nothing)'}" if event.by_server else reason
+    advice = f" ({event.advice})" if event.advice else ""
+    message = f"{_tried(command)}: {said}{advice}"
     kind: type[RequestFailed]
     match command:
         case c.Identify() | c.AnswerChallenge() | c.AuthenticateWithToken():

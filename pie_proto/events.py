@@ -350,11 +350,17 @@ class Terminated:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The server said no to ``command``; ``reason`` is in its words."""
+    """The server said no to ``command``; ``reason`` is in its words, if it is the server's.
+
+    ``advice`` is what to do about it, where there is something to say.
+    """
 
     request_id: int
     command: Command
     reason: str
+    advice: str = field(default="", compare=False)
+    by_server: bool = True
+    """False for what the client found out: the server has said yes, and it was of no use."""
 
 
 @dataclass(frozen=True, slots=True)

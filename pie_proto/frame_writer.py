@@ -11,6 +11,7 @@ from pie_proto.masking import mask
 __all__ = ["FrameWriter"]
 
 # First bytes of frames: FIN and the opcode.
+_TEXT = 0x81
 _BINARY = 0x82
 _CLOSE = 0x88
 _PING = 0x89
@@ -48,7 +49,7 @@ class FrameWriter:
         self._key = b""  # its mask key, turned to where the payload stands
         self._urgent: deque[bytes] = deque()  # the handshake, then pings
         self._pong = b""
-        self._messages: deque[tuple[int, list[bytes | memoryview]]] = deque()
+        self._messages: deque[tuple[int, int, list[bytes | memoryview]]] = deque()
         self._close = b""
 
         self.closing = False
@@ -75,7 +76,18 @@ class FrameWriter:
             if view:
                 held.append(view)
                 length += len(view)
-        self._messages.append((length, held))
+        self._queue(_BINARY, length, held)
+
+    def queue_text(self, text: str) -> None:
+        """Queue one text message, one frame. Raises `LocalProtocolError` for no valid Unicode."""
+        try:
+            payload = text.encode()
+        except UnicodeEncodeError as error:
+            raise LocalProtocolError(f"a text message is UTF-8: {error}") from error
+        self._queue(_TEXT, len(payload), [payload])
+
+    def _queue(self, first: int, length: int, held: list[bytes | memoryview]) -> None:
+        self._messages.append((first, length, held))
         extended = 0 if length < 126 else 2 if length < 1 << 16 else 8
         self.unsent_bytes += 2 + extended + self._key_size + length
 
@@ -130,7 +142,7 @@ class FrameWriter:
             self._part_offset = 0
         self._parts = deque(map(bytes, self._parts))
         self._messages = deque(
-            (size, [bytes(part) for part in held]) for size, held in self._messages
+            (first, size, [bytes(part) for part in held]) for first, size, held in self._messages
         )
 
     def _next_in_line(self) -> bytes:
@@ -141,12 +153,12 @@ class FrameWriter:
             frame, self._pong = self._pong, b""
             return frame
         if self._messages:
-            length, parts = self._messages.popleft()
+            first, length, parts = self._messages.popleft()
             if length <= _WHOLE_FRAME:
-                return self._frame(_BINARY, parts[0] if len(parts) == 1 else b"".join(parts))
+                return self._frame(first, parts[0] if len(parts) == 1 else b"".join(parts))
             self._parts.extend(parts)
             self._key = self._new_key()
-            return self._header(_BINARY, length) + self._key
+            return self._header(first, length) + self._key
         frame, self._close = self._close, b""
         return frame
 

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Hashable
+from typing import NamedTuple
 
 from pie_proto.commands import (
     Buffer,
     Command,
+    LaunchFromRegistry,
     LaunchInstance,
     LaunchServerInstance,
     SendMessage,
@@ -36,6 +38,13 @@ Parts = tuple[Buffer, ...]
 _READ_AHEAD = 4
 
 
+class _Message(NamedTuple):
+    """A small message, and the request that it makes, 0 for none."""
+
+    payload: bytes
+    request_id: int
+
+
 class _Slot:
     """The server's room for one upload at a time, and who waits for it."""
 
@@ -54,19 +63,25 @@ class Outbox:
     """Messages accepted and not yet handed out."""
 
     def __init__(self, dialect: Dialect) -> None:
-        self._dialect = dialect
-        self._urgent: deque[bytes] = deque()
-        self._lanes: dict[Hashable, deque[bytes | Upload]] = {}
+        self.dialect = dialect
+        self._urgent: deque[_Message] = deque()
+        self._lanes: dict[Hashable, deque[_Message | Upload]] = {}
         self._slots: dict[Hashable, _Slot] = {}
         self._active: deque[Upload] = deque()
         self.unsent_bytes = 0
         """Small messages not yet handed out; content of uploads does not count."""
+        self.unsent_requests: set[int] = set()
+        """The requests whose small messages are not yet handed out."""
+        self.sent: deque[Upload] = deque()
+        """Uploads whose last chunk was handed out, for whoever wants to know; it empties it."""
 
     # ------------------------------------------------------------------------------------ coming in
 
-    def put(self, message: bytes, lane: Hashable = None) -> None:
+    def put(self, payload: bytes, lane: Hashable = None, request_id: int = 0) -> None:
         """Accept a small message; it waits if its lane is held up."""
-        self.unsent_bytes += len(message)
+        message = _Message(payload, request_id)
+        self.unsent_bytes += len(payload)
+        self.unsent_requests.add(request_id)
         held_up = self._lanes.get(lane)
         if held_up is None:
             self._urgent.append(message)
@@ -75,16 +90,16 @@ class Outbox:
 
     def put_upload(self, upload: Upload) -> None:
         """Accept an upload; it holds its lane up until its last chunk is handed out."""
-        lane = lane_of(upload.command)
-        held_up = self._lanes.get(lane)
+        upload.lane = lane_of(self.dialect, upload.command)
+        held_up = self._lanes.get(upload.lane)
         if held_up is None:
-            self._lanes[lane] = deque((upload,))
+            self._lanes[upload.lane] = deque((upload,))
             self._request_slot(upload)
         else:
             held_up.append(upload)
 
     def _request_slot(self, upload: Upload) -> None:
-        slot = self._slots.setdefault(self._dialect.slot(upload.command), _Slot())
+        slot = self._slots.setdefault(self.dialect.slot(upload.command), _Slot())
         if slot.holder is None:
             self._occupy(slot, upload)
         else:
@@ -99,9 +114,10 @@ class Outbox:
     def next_message(self) -> Parts | None:
         """The message to send next, if any can be sent now."""
         if self._urgent:
-            message = self._urgent.popleft()
-            self.unsent_bytes -= len(message)
-            return (message,)
+            payload, request_id = self._urgent.popleft()
+            self.unsent_bytes -= len(payload)
+            self.unsent_requests.discard(request_id)
+            return (payload,)
         for _ in range(len(self._active)):
             upload = self._active.popleft()
             if not upload.ready:
@@ -117,7 +133,7 @@ class Outbox:
                 self._handed_out(upload)
             else:
                 self._active.append(upload)
-            head = self._dialect.chunk(
+            head = self.dialect.chunk(
                 upload.command, upload.request_id, index, upload.total, memoryview(data).nbytes
             )
             return (head, data)
@@ -125,7 +141,7 @@ class Outbox:
 
     def _clear_slot(self, upload: Upload) -> bytes | None:
         """The chunk that must go before the first one of ``upload``, if the slot is not empty."""
-        slot = self._slots[self._dialect.slot(upload.command)]
+        slot = self._slots[self.dialect.slot(upload.command)]
         leftover = slot.leftover
         if leftover is None:
             return None
@@ -139,7 +155,7 @@ class Outbox:
         return self._abort_chunk(leftover, leftover.total, upload.command)
 
     def _abort_chunk(self, upload: Upload, index: int, command: UploadCommand) -> bytes:
-        return self._dialect.chunk(command, upload.request_id, index, upload.total, 0)
+        return self.dialect.chunk(command, upload.request_id, index, upload.total, 0)
 
     def chunks_wanted(self) -> tuple[ChunkWanted, ...]:
         """The chunks that are about to be sent and are not at hand, in turn."""
@@ -162,7 +178,7 @@ class Outbox:
             self._active.remove(upload)
             self.put(self._abort_chunk(upload, index + 1, upload.command))
             self._advance(upload)
-            if not self._dialect.slot_needs_answer(upload.command):
+            if not self.dialect.slot_needs_answer(upload.command):
                 upload.happened(TransferInput.ABORT_CHUNK)
                 self._free(upload)
         elif before is TransferState.QUEUED:
@@ -176,10 +192,10 @@ class Outbox:
             self._advance(upload)
         if upload.state is not TransferState.ENDED:
             upload.happened(TransferInput.ANSWER)
-        slot = self._slots.get(self._dialect.slot(upload.command))
+        slot = self._slots.get(self.dialect.slot(upload.command))
         if slot is None or slot.holder is not upload:
             return
-        if refusal is not None and self._dialect.slot_stays_taken(upload.command, refusal):
+        if refusal is not None and self.dialect.slot_stays_taken(upload.command, refusal):
             slot.leftover = upload
         self._free(upload)
 
@@ -190,18 +206,19 @@ class Outbox:
                 if isinstance(item, Upload):
                     item.happened(TransferInput.CANCEL)
                 else:
-                    self.unsent_bytes -= len(item)
+                    self.unsent_bytes -= len(item.payload)
         self._lanes.clear()
         self._slots.clear()
         self._active.clear()
 
     def _handed_out(self, upload: Upload) -> None:
+        self.sent.append(upload)
         self._advance(upload)
-        if not self._dialect.slot_needs_answer(upload.command):
+        if not self.dialect.slot_needs_answer(upload.command):
             self._free(upload)
 
     def _withdraw(self, upload: Upload) -> None:
-        slot = self._slots.get(self._dialect.slot(upload.command))
+        slot = self._slots.get(self.dialect.slot(upload.command))
         if slot is not None and slot.holder is upload:
             self._active.remove(upload)
             self._advance(upload)
@@ -210,11 +227,11 @@ class Outbox:
             slot.waiting.remove(upload)
             self._advance(upload)
         else:
-            self._lanes[lane_of(upload.command)].remove(upload)
+            self._lanes[upload.lane].remove(upload)
 
     def _advance(self, upload: Upload) -> None:
         """The upload at the head of its lane holds it up no longer."""
-        lane = self._lanes[lane_of(upload.command)]
+        lane = self._lanes[upload.lane]
         lane.popleft()
         while lane:
             following = lane[0]
@@ -223,10 +240,10 @@ class Outbox:
                 return
             self._urgent.append(following)
             lane.popleft()
-        del self._lanes[lane_of(upload.command)]
+        del self._lanes[upload.lane]
 
     def _free(self, upload: Upload) -> None:
-        key = self._dialect.slot(upload.command)
+        key = self.dialect.slot(upload.command)
         slot = self._slots[key]
         slot.holder = None
         if slot.waiting:
@@ -235,11 +252,11 @@ class Outbox:
             del self._slots[key]
 
 
-def lane_of(command: Command) -> Hashable:
+def lane_of(dialect: Dialect, command: Command) -> Hashable:
     """What the order of ``command`` is kept with: its program, its instance, or nothing."""
     match command:
-        case UploadProgram() | LaunchInstance() | LaunchServerInstance():
-            return ("program", command.hash)
+        case UploadProgram() | LaunchInstance() | LaunchFromRegistry() | LaunchServerInstance():
+            return ("program", dialect.program_of(command))
         case UploadBlob() | SendMessage():
             return ("instance", command.instance_id)
         case _:

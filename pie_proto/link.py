@@ -55,7 +55,10 @@ def check_close(code: object, reason: object) -> None:
 
 
 class Link:
-    """A WebSocket from its opening to its end, with its deadlines."""
+    """A WebSocket from its opening to its end, with its deadlines.
+
+    Without ``answers_close`` the peer's Close is answered with the end of the transport alone.
+    """
 
     def __init__(
         self,
@@ -63,11 +66,13 @@ class Link:
         *,
         limits: Limits,
         now: float,
+        answers_close: bool = True,
         entropy: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self.websocket = WebSocket(role, limits=limits, entropy=entropy)
         self.state = ConnectionState.CONNECTING
         self._limits = limits
+        self._answers_close = answers_close
         self._now = now
         self._started = now
         self._last_received = now
@@ -140,7 +145,7 @@ class Link:
 
     def _peer_closed(self, event: CloseReceived) -> None:
         ours = self.state is ConnectionState.CLOSING
-        if not ours:
+        if not ours and self._answers_close:
             self.websocket.send_close(1000 if event.code is None else event.code)
         self._finish(
             ConnectionInput.PEER_CLOSE,
@@ -198,15 +203,22 @@ class Link:
             self._close_code = code
             self.websocket.send_close(code, reason)
 
+    def send(self, message: tuple[Buffer, ...] | str) -> None:
+        """Queue a message: the parts of a binary one, or the text of a text message."""
+        if isinstance(message, str):
+            self.websocket.send_text(message)
+        else:
+            self.websocket.send_message(*message)
+
     def data_to_send(
-        self, max_bytes: int, now: float, source: Callable[[], tuple[Buffer, ...] | None]
+        self, max_bytes: int, now: float, source: Callable[[], tuple[Buffer, ...] | str | None]
     ) -> bytes:
         """Up to ``max_bytes`` for the transport; messages are pulled from ``source`` on demand."""
         self._see(now)
         websocket = self.websocket
         if self.state is ConnectionState.OPEN:
-            while websocket.unsent_bytes < max_bytes and (parts := source()) is not None:
-                websocket.send_message(*parts)
+            while websocket.unsent_bytes < max_bytes and (message := source()) is not None:
+                self.send(message)
         data = websocket.data_to_send(max_bytes)
         # Until more is asked for, the transport may still be about it, or stuck in it.
         self._in_transit = bool(data)

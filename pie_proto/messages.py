@@ -2,11 +2,12 @@
 
 No wire name stands here. Client to server: `Request` (from `events`, with or without an id) and
 `UploadChunk`. Server to client: `Answer`, `InstanceEvent` (from `events`), `BlobChunk`, `Notice`,
-`Unattributed`, `Nothing`. Either way: `Unknown`.
+`Unattributed`, `Nothing`. Either way: `Unknown`. A `Refusal` is what a server says no for.
 """
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
@@ -18,6 +19,7 @@ __all__ = [
     "ClientMessage",
     "Nothing",
     "Notice",
+    "Refusal",
     "ServerMessage",
     "Unattributed",
     "Unknown",
@@ -36,6 +38,20 @@ class Answer(NamedTuple):
     ok: bool
     text: str
     instances: tuple[InstanceInfo, ...] = ()
+
+
+class Refusal(enum.Enum):
+    """Why a server says no. Each family has its own words for it, or none."""
+
+    NOT_FOUND = "there is no such instance"
+    MALFORMED_ID = "that is no id of an instance"
+    TAKEN = "somebody else is attached to the instance"
+    NOT_OWNED = "the instance is not attached to this connection"
+    PROGRAM_NAME = "no program can be called that"
+    MANIFEST = "the manifest does not name a program"
+    SUBJECT = "nothing is known about this subject"
+
+    __hash__ = object.__hash__
 
 
 class UploadChunk(NamedTuple):
@@ -85,9 +101,13 @@ class Unattributed:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """A message that this dialect does not know, or whose fields make no sense to a server."""
+    """A message that this dialect does not know, or whose fields make no sense to a server.
+
+    ``too_large``: a server does not even look at it.
+    """
 
     name: str
+    too_large: bool = False
 
 
 ClientMessage: TypeAlias = Request | UploadChunk | Unknown

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import chain
+
 from pie_proto import commands as c
 from pie_proto.errors import RemoteProtocolError
 from pie_proto.states import TransferState
@@ -66,9 +69,24 @@ class Requests:
         self.next_id += 1
         return self.next_id - 1
 
-    def add(self, command: c.Command, upload: Upload | None, now: float) -> int:
-        """Await the answer to a command; its id."""
-        pending = Pending(self.take_id(), command, upload, now)
+    @property
+    def kept(self) -> Iterator[Pending]:
+        """Those awaited, and those whose late answers mean something."""
+        return chain(self._awaited.values(), self._abandoned.values())
+
+    def launching(self, below: int) -> bool:
+        """Whether an attached launch with an id ``below`` is unanswered."""
+        return any(
+            pending.request_id < below
+            and isinstance(pending.command, c.LaunchInstance | c.LaunchFromRegistry)
+            and not pending.command.detached
+            for pending in self.kept
+        )
+
+    def add(self, command: c.Command, upload: Upload | None, now: float, *, ids: int = 1) -> int:
+        """Await the answer to a command; its id, the first of as many as it has."""
+        pending = Pending(self.next_id, command, upload, now)
+        self.next_id += ids
         self._awaited[pending.request_id] = pending
         if pending.opens_instance:
             self._opening.add(pending.request_id)

@@ -11,19 +11,30 @@ Feed it with `receive_message`, drain it with `next_event` and `message_to_send`
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, assert_never
+from typing import Literal, TypeGuard, assert_never
 
 from pie_proto import commands as c
 from pie_proto import events as e
+from pie_proto.detached import DetachedLaunches
+from pie_proto.detection import Detection
 from pie_proto.dialects import Capabilities, Dialect
 from pie_proto.dialects.instance import INSTANCE
 from pie_proto.errors import LocalProtocolError, RemoteProtocolError, error_for
 from pie_proto.lanes import Outbox, Parts, lane_of
 from pie_proto.limits import DEFAULT_LIMITS, Limits
 from pie_proto.mailbox import Mailboxes
-from pie_proto.messages import Answer, BlobChunk, Nothing, Notice, Unattributed, Unknown
-from pie_proto.requests import CHUNKS_TO_COME, Requests
+from pie_proto.messages import (
+    Answer,
+    BlobChunk,
+    Nothing,
+    Notice,
+    ServerMessage,
+    Unattributed,
+    Unknown,
+)
+from pie_proto.requests import CHUNKS_TO_COME, Pending, Requests
 from pie_proto.states import (
     AUTHENTICATION,
     AuthenticationInput,
@@ -39,6 +50,7 @@ __all__ = ["ClientSession", "Statistics"]
 
 _COMMANDS = c.Command.__args__
 _AUTHENTICATING = (c.Identify, c.AnswerChallenge, c.AuthenticateWithToken)
+_LAUNCHING = (c.LaunchInstance, c.LaunchFromRegistry)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,26 +72,33 @@ class Statistics:
 class ClientSession:
     """One conversation with a Pie server, in whole messages.
 
-    Every call is immediate. ``now`` is any clock that does not go back, in seconds; deadlines are
-    told on the same one. Blobs come as a ``blob_type``. Not thread-safe: one thread at a time.
+    ``dialect`` is that of the server's family, or several: then the first word on who the client is
+    finds out which. Every call is immediate. ``now`` is any clock that does not go back, in
+    seconds; deadlines are told on the same one. Blobs come as a ``blob_type``. Not thread-safe: one
+    thread at a time.
     """
 
     def __init__(
         self,
         *,
-        dialect: Dialect = INSTANCE,
+        dialect: Dialect | Sequence[Dialect] = INSTANCE,
         limits: Limits = DEFAULT_LIMITS,
         blob_type: type[e.Blob] = e.Blob,
     ) -> None:
-        self._dialect = dialect
+        families = tuple(dialect) if isinstance(dialect, Sequence) else (dialect,)
+        self._detection = Detection(families) if len(families) > 1 else None
+        self._dialect = families[0]
         self._limits = limits
         self._authentication = AuthenticationState.UNAUTHENTICATED
+        self._authenticated_by: e.Authentication | None = None
         self._identity: c.Identify | c.AuthenticateWithToken | None = None
         self._requests = Requests()
         self._inbox: deque[bytes | str] = deque()
         self._events: deque[e.ClientEvent] = deque()
         self._mailboxes = Mailboxes(limits, blob_type)
-        self._outbox = Outbox(dialect)
+        self._outbox = Outbox(self._dialect)
+        self._detached = DetachedLaunches(self._outbox, self._requests)
+        self._names: dict[str, str] = {}
         self._now = 0.0
         self._paused_since: float | None = None
         self._last_chunk_at = 0.0
@@ -158,6 +177,8 @@ class ClientSession:
         parts = self._outbox.next_message()
         if parts is not None and len(parts) > 1:
             self._last_chunk_at = self._now
+        while self._outbox.sent:
+            self._all_sent(self._outbox.sent.popleft())
         return parts
 
     def chunks_wanted(self) -> tuple[ChunkWanted, ...]:
@@ -183,6 +204,10 @@ class ClientSession:
                 f"request {request_id} wants {upload.wanted.length} bytes from {upload.offset}, "
                 f"not {memoryview(data).nbytes}"
             )
+        if upload.index == 0 and (
+            objection := self._dialect.objection_to_content(upload.command, data)
+        ):
+            raise LocalProtocolError(objection)
         upload.provide(data)
 
     # ------------------------------------------------------------------------------------------ ask
@@ -202,7 +227,8 @@ class ClientSession:
             raise LocalProtocolError(f"{type(command).__name__} is not a command")
         if problem := c.problem_with(command):
             raise LocalProtocolError(problem)
-        if objection := self._dialect.objection(command):
+        command = self._by_name(command)
+        if self._detection is None and (objection := self._dialect.objection(command)):
             raise LocalProtocolError(objection)
         authentication = self._check_authentication(command)
         change = self._check_instance(command)
@@ -210,24 +236,27 @@ class ClientSession:
         if isinstance(command, c.SendMessage):
             self._put(command, 0)
             return None
+        request_id, ids = self._requests.next_id, 1
         upload = None
         if isinstance(command, c.UploadCommand):
             unit = self._dialect.capabilities.chunk_bytes
-            upload = Upload(self._requests.next_id, command, unit)
+            upload = Upload(request_id, command, unit)
             command = upload.command
             self._outbox.put_upload(upload)
+        elif self._has_to_be_found(command):
+            self._detached.add(request_id, command, self._encode(command, request_id))
+        elif isinstance(command, c.Identify | c.AuthenticateWithToken):
+            ids = self._introduce(command, request_id)
+            self._authentication = authentication
         else:
-            self._put(command, self._requests.next_id)
-        self._authentication = authentication
-        if self._authentication is not AuthenticationState.AUTHENTICATED and isinstance(
-            command, c.Identify | c.AuthenticateWithToken
-        ):
-            self._identity = command
+            self._put(command, request_id)
+            self._authentication = authentication
         if change is not None:
             self._mailboxes.happened(*change)
             self._update_pause()
-        request_id = self._requests.add(command, upload, self._now)
+        self._requests.add(command, upload, self._now, ids=ids)
         self._mailboxes.hold(wanted=self._requests.opening)
+        self._detached.proceed()
         return request_id
 
     def cancel(self, request_id: int, now: float) -> None:
@@ -244,6 +273,11 @@ class ClientSession:
         upload = pending.upload
         if isinstance(pending.command, _AUTHENTICATING):
             self.close(now)
+        elif self._detached.has(request_id):
+            if self._detached.cancel(request_id):
+                self._requests.keep(pending)
+            else:
+                self._requests.settled(request_id)
         elif pending.opens_instance:
             self._requests.keep(pending)
         elif upload is not None:
@@ -298,6 +332,7 @@ class ClientSession:
         self._mailboxes.dropping = True
         self._mailboxes.drop_unfinished()
         self._outbox.drop_uploads()
+        self._detached.clear()
         self._update_pause()
 
     # ----------------------------------------------------------------------------------------- time
@@ -329,14 +364,19 @@ class ClientSession:
     # ----------------------------------------------------------------------------------------- look
 
     @property
-    def server(self) -> Capabilities | None:
-        """What these servers take and do; ``None`` while that is not known."""
-        return self._dialect.capabilities
-
-    @property
     def authentication_state(self) -> AuthenticationState:
         """How far the client has come in proving who it is."""
         return self._authentication
+
+    @property
+    def authentication(self) -> e.Authentication | None:
+        """How the server came to accept the user; ``None`` before it has."""
+        return self._authenticated_by
+
+    @property
+    def server(self) -> Capabilities | None:
+        """What family of servers this is and what it can do; ``None`` before that is known."""
+        return self._dialect.capabilities if self._detection is None else None
 
     def instance_state(self, instance_id: str) -> InstanceState:
         """What an instance is to this connection."""
@@ -425,7 +465,22 @@ class ClientSession:
                 "wait until writing_paused is false"
             )
 
-    def _put(self, command: c.Command, request_id: int) -> None:
+    def _by_name(self, command: c.Command) -> c.Command:
+        """A program uploaded here under a name is meant by that, where servers go by names."""
+        match command:
+            case c.LaunchInstance(hash=program_hash) if program_hash in self._names:
+                return c.LaunchFromRegistry(
+                    name=self._names[program_hash],
+                    arguments=command.arguments,
+                    detached=command.detached,
+                    input=command.input,
+                )
+            case c.ProgramExists(program_hash) if program_hash in self._names:
+                return c.ProgramExists(self._names[program_hash])
+            case _:
+                return command
+
+    def _encode(self, command: c.Command, request_id: int) -> bytes:
         message = self._dialect.encode(command, request_id)
         limit = self._dialect.capabilities.frame_bytes
         if len(message) > limit:
@@ -433,17 +488,39 @@ class ClientSession:
                 f"{type(command).__name__} makes a message of {len(message)} bytes; "
                 f"the server takes {limit}"
             )
-        self._outbox.put(message, lane_of(command))
+        return message
+
+    def _put(self, command: c.Command, request_id: int) -> None:
+        message = self._encode(command, request_id)
+        self._outbox.put(message, lane_of(self._dialect, command), request_id)
+
+    def _introduce(self, command: c.Identify | c.AuthenticateWithToken, request_id: int) -> int:
+        """Say who the client is, in all vocabularies it may be; how many ids that took."""
+        families = [self._dialect]
+        if self._detection is not None:
+            families = self._detection.vocabularies(command)
+        for own_id, family in enumerate(families, request_id):
+            self._outbox.put(family.encode(command, own_id), None, own_id)
+            if self._detection is not None:
+                self._detection.asked(family, own_id)
+        if self._authentication is not AuthenticationState.AUTHENTICATED:
+            self._identity = command
+        return len(families)
+
+    def _has_to_be_found(
+        self, command: c.Command
+    ) -> TypeGuard[c.LaunchInstance | c.LaunchFromRegistry]:
+        return (
+            isinstance(command, _LAUNCHING)
+            and command.detached
+            and not self._dialect.capabilities.detached_launch_has_id
+        )
 
     # ------------------------------------------------------------------------------ what comes back
 
     def _receive(self, payload: bytes | str) -> None:
         try:
-            message = (
-                self._dialect.decode(payload)
-                if isinstance(payload, bytes)
-                else self._dialect.decode_text(payload)
-            )
+            message = self._read(payload)
             match message:
                 case e.InstanceEvent() | BlobChunk():
                     if self._mailboxes.deliver(message):
@@ -451,8 +528,10 @@ class ClientSession:
                     self._update_pause()
                 case Answer():
                     self._answered(message)
-                case Notice(text) | Unattributed(text):
+                case Notice(text):
                     self._events.append(e.ServerNotice(text))
+                case Unattributed(text):
+                    self._unattributed(text)
                 case Unknown(name):
                     self._unknown_messages += 1
                     self._events.append(e.UnknownMessage(name))
@@ -465,18 +544,39 @@ class ClientSession:
                 e.ConnectionClosed(by=e.Closer.LOCAL, code=exc.close_code, violation=str(exc))
             )
 
+    def _read(self, payload: bytes | str) -> ServerMessage:
+        detection = self._detection
+        if detection is not None:
+            message = detection.read(payload)
+            if detection.found is not None:
+                self._dialect = self._outbox.dialect = detection.found
+                self._detection = None
+            return message
+        if isinstance(payload, bytes):
+            return self._dialect.decode(payload)
+        return self._dialect.decode_text(payload)
+
     def _answered(self, answer: Answer) -> None:
+        if self._detached.asked(answer.request_id):
+            self._detached.listed(answer)
+            self._tell_found()
+            return
         pending = self._requests.find(answer.request_id)
         if pending is None:
             self._answered_late(answer)
             return
         outcome = self._dialect.interpret(pending.command, answer)
-        first = self._authentication is not AuthenticationState.AUTHENTICATED
-        if first and outcome == e.Authenticated(answer.request_id, e.Authentication.ALREADY):
-            # Nothing was proved here: who the user is, the opening request has said.
-            outcome = e.Authenticated(answer.request_id, e.Authentication.ASSERTED)
         if pending.upload is not None:
             self._upload_answered(pending.upload, outcome)
+        if not self._detached.answered(answer.request_id, outcome):
+            self._conclude(pending, outcome)
+
+    def _conclude(self, pending: Pending, outcome: e.Outcome) -> None:
+        """Do what an outcome means, and tell it."""
+        first = self._authentication is not AuthenticationState.AUTHENTICATED
+        if first and outcome == e.Authenticated(pending.request_id, e.Authentication.ALREADY):
+            # Nothing was proved here: who the user is, the opening request has said.
+            outcome = e.Authenticated(pending.request_id, e.Authentication.ASSERTED)
         self._settle(pending.command, outcome)
         self._events.append(self._checked_identity(pending.command, outcome))
         if isinstance(outcome, e.Launched | e.Attached) and self._mailboxes.release_held(
@@ -484,7 +584,14 @@ class ClientSession:
         ):
             self._events.append(e.InstanceReadable(outcome.instance_id))
         self._update_pause()
-        self._settled(answer.request_id)
+        self._settled(pending.request_id)
+        self._tell_found()
+
+    def _tell_found(self) -> None:
+        """Settle the detached launch of which is known by now what it has made."""
+        if (outcome := self._detached.settled()) is not None:
+            self._events.append(outcome)
+            self._settled(outcome.request_id)
 
     def _answered_late(self, answer: Answer) -> None:
         pending = self._requests.answered_late(answer.request_id)
@@ -493,12 +600,44 @@ class ClientSession:
         outcome = self._dialect.interpret(pending.command, answer)
         if pending.upload is not None:
             self._outbox.answered(pending.upload, _refusal(outcome))
-        else:
+        elif not self._detached.answered(answer.request_id, outcome):
             self._settle(pending.command, outcome)
             self.abandon(outcome, self._now)
             if isinstance(outcome, e.Launched | e.Attached):
                 self._mailboxes.release_held(outcome.instance_id)
         self._settled(answer.request_id)
+        self._tell_found()
+
+    def _unattributed(self, text: str) -> None:
+        """An error that names no request is that of the one there is; otherwise it is a notice."""
+        meant = [pending for pending in self._requests.kept if self._may_be_meant(pending)]
+        pending = self._requests.find(meant[0].request_id) if len(meant) == 1 else None
+        if pending is None:
+            self._events.append(e.ServerNotice(text))
+            return
+        if pending.upload is not None:
+            self._outbox.answered(pending.upload, text)
+        self._detached.failed(pending.request_id)
+        self._conclude(pending, e.Failed(pending.request_id, pending.command, text))
+
+    def _may_be_meant(self, pending: Pending) -> bool:
+        """Whether something of a request was sent, and the answer to it has not come."""
+        if pending.upload is not None:
+            return pending.upload.state is not TransferState.QUEUED
+        if self._detached.has(pending.request_id):
+            return self._detached.awaits(pending.request_id)
+        return pending.request_id not in self._outbox.unsent_requests
+
+    def _all_sent(self, upload: Upload) -> None:
+        """The last chunk of an upload has left: where nothing answers it, that is its outcome."""
+        if isinstance(upload.command, c.UploadProgram):
+            return
+        if self._dialect.capabilities.confirms_blobs:
+            return
+        pending = self._requests.find(upload.request_id)
+        if pending is not None:
+            self._outbox.answered(upload, None)
+            self._conclude(pending, e.BlobUploaded(upload.request_id))
 
     def _upload_answered(self, upload: Upload, outcome: e.Outcome) -> None:
         refusal = _refusal(outcome)
@@ -518,13 +657,20 @@ class ClientSession:
                     f"the server sent {type(outcome).__name__} while {self._authentication.value}"
                 )
             self._authentication = state
+            if isinstance(outcome, e.Authenticated) and self._authenticated_by is None:
+                self._authenticated_by = outcome.method
         match command, outcome:
+            case c.UploadProgram(), e.ProgramUploaded():
+                name = self._dialect.registered_name(command)
+                if name is not None:
+                    self._names[command.hash] = name
             case _, e.Launched(instance_id=instance_id, detached=False):
                 if not self._mailboxes.allows(instance_id, InstanceInput.LAUNCHED):
                     raise RemoteProtocolError(
                         f"the server launched instance {instance_id}, which it had already"
                     )
                 self._mailboxes.happened(instance_id, InstanceInput.LAUNCHED)
+                self._detached.launched(instance_id)
             case c.AttachInstance(instance_id), e.Attached():
                 self._mailboxes.happened(instance_id, InstanceInput.ATTACHED)
             case c.AttachInstance(instance_id), e.Failed():
@@ -556,6 +702,7 @@ class ClientSession:
         self._end = closed
         self._inbox.clear()
         self._requests.clear()
+        self._detached.clear()
         self._paused_since = None
         self._outbox.drop_uploads()
         self._mailboxes.drop_unfinished()

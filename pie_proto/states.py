@@ -18,6 +18,7 @@ from typing import Final, TypeVar
 __all__ = [
     "AUTHENTICATION",
     "CONNECTION",
+    "DETACHED_LAUNCH",
     "INSTANCE",
     "SERVER_AUTHENTICATION",
     "TRANSFER",
@@ -25,6 +26,8 @@ __all__ = [
     "AuthenticationState",
     "ConnectionInput",
     "ConnectionState",
+    "DetachedLaunchInput",
+    "DetachedLaunchState",
     "InstanceInput",
     "InstanceState",
     "ServerAuthenticationInput",
@@ -230,6 +233,58 @@ TRANSFER: Final = {
     (_T.SENT, _TI.CANCEL): _T.ENDED,
     (_T.ABORTING, _TI.ABORT_CHUNK): _T.ENDED,
     (_T.ABORTING, _TI.ANSWER): _T.ENDED,
+}
+
+# -------------------------------------------------------------------------------- detached launch
+
+
+class DetachedLaunchState(_Named):
+    """How far a detached launch has come where the server does not say which instance it made."""
+
+    WAITING = "waiting"
+    """Another is under way: two at a time could not be told apart."""
+    LISTING = "listing"
+    """What runs before is asked for."""
+    LAUNCHING = "launching"
+    """Sent; the answer is awaited."""
+    ABANDONED = "abandoned"
+    """Sent, and nobody waits for it any more; what comes next must still wait for the answer."""
+    SEARCHING = "searching"
+    """It runs; what runs behind it is asked for."""
+    FOUND = "found"
+    """What is new is known; launches under way may yet claim some of it."""
+    ENDED = "ended"
+
+
+class DetachedLaunchInput(_Named):
+    """What happens to such a launch."""
+
+    TURN = "its turn comes"
+    LISTED = "a list comes"
+    LAUNCHED = "launched"
+    REFUSED = "the server says no"
+    CANCEL = "the caller gives up"
+    SETTLED = "all others have their ids"
+
+
+_D, _DI = DetachedLaunchState, DetachedLaunchInput
+
+DETACHED_LAUNCH: Final = {
+    (_D.WAITING, _DI.TURN): _D.LISTING,
+    (_D.WAITING, _DI.CANCEL): _D.ENDED,
+    (_D.LISTING, _DI.LISTED): _D.LAUNCHING,
+    (_D.LISTING, _DI.REFUSED): _D.ENDED,
+    (_D.LISTING, _DI.CANCEL): _D.ENDED,
+    (_D.LAUNCHING, _DI.LAUNCHED): _D.SEARCHING,
+    (_D.LAUNCHING, _DI.REFUSED): _D.ENDED,
+    (_D.LAUNCHING, _DI.CANCEL): _D.ABANDONED,
+    (_D.ABANDONED, _DI.LAUNCHED): _D.ENDED,
+    (_D.ABANDONED, _DI.REFUSED): _D.ENDED,
+    (_D.SEARCHING, _DI.LISTED): _D.FOUND,
+    (_D.SEARCHING, _DI.REFUSED): _D.ENDED,
+    (_D.SEARCHING, _DI.CANCEL): _D.ENDED,
+    (_D.FOUND, _DI.SETTLED): _D.ENDED,
+    (_D.FOUND, _DI.CANCEL): _D.ENDED,
 }
 
 # --------------------------------------------------------------------------------------- instance

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -41,7 +41,17 @@ def cut(data: Buffer, chunk_bytes: int) -> Iterator[memoryview]:
 class Upload:
     """One upload under way: which chunk is next, where its bytes come from, how far it has come."""
 
-    __slots__ = ("_data", "_next_chunk", "command", "index", "request_id", "state", "total", "unit")
+    __slots__ = (
+        "_data",
+        "_next_chunk",
+        "command",
+        "index",
+        "lane",
+        "request_id",
+        "state",
+        "total",
+        "unit",
+    )
 
     def __init__(self, request_id: int, command: UploadCommand, chunk_bytes: int) -> None:
         self.request_id = request_id
@@ -50,6 +60,8 @@ class Upload:
         self.unit = chunk_bytes
         self.total = chunk_count(command.size, chunk_bytes)
         self.index = 0
+        self.lane: Hashable = None
+        """What its order is kept with, once it is accepted for sending."""
         self.state = TransferState.QUEUED
         self._data = None if command.data is None else memoryview(command.data).cast("B")
         self._next_chunk: Buffer | None = None

@@ -192,6 +192,14 @@ class WebSocket:
         self._need_open()
         self._writer.queue_message(parts)
 
+    def send_text(self, text: str) -> None:
+        """Queue one text message, one frame.
+
+        Raises `LocalProtocolError` as `send_message` does, and for what is no valid Unicode.
+        """
+        self._need_open()
+        self._writer.queue_text(text)
+
     def send_ping(self, payload: bytes = b"") -> None:
         """Queue a ping, ahead of the messages that wait; ``payload`` is at most 125 bytes.
 

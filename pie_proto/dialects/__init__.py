@@ -11,9 +11,24 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Protocol
 
-from pie_proto.commands import Command, UploadCommand
-from pie_proto.events import InstanceEvent, Outcome
-from pie_proto.messages import Answer, ClientMessage, ServerMessage
+from pie_proto.commands import (
+    Buffer,
+    Command,
+    LaunchFromRegistry,
+    LaunchInstance,
+    LaunchServerInstance,
+    UploadCommand,
+    UploadProgram,
+)
+from pie_proto.events import InstanceEvent, InstanceInfo, Outcome
+from pie_proto.messages import (
+    Answer,
+    ClientMessage,
+    Refusal,
+    ServerMessage,
+    Unknown,
+    UploadChunk,
+)
 from pie_proto.transfers import ChunkProblem
 
 __all__ = ["Capabilities", "Dialect", "ProgramsBy"]
@@ -66,6 +81,19 @@ class Capabilities:
     """Whether a detached launch is answered with the instance's id. Without, list to find it."""
     keeps_instances: bool
     """Whether attached instances outlive the connection. Without, they end with it."""
+    keeps_output: bool
+    """Whether what an instance prints while nobody is attached is kept for who attaches then."""
+    keeps_finished: bool
+    """Whether an instance that ended with nobody attached can be attached once, to be told how.
+    Without, what has ended is gone: it is not listed either."""
+    terminates_unknown: bool
+    """Whether terminating an instance that is not there is a success."""
+    query_subjects: frozenset[str]
+    """What the server can be queried about."""
+    any_target: bool
+    """Whether every path is taken in the opening request, not ``default_target`` alone."""
+    answers_close: bool
+    """Whether the server answers a WebSocket Close. Without, it just drops the transport."""
 
 
 class Dialect(Protocol):
@@ -77,6 +105,9 @@ class Dialect(Protocol):
 
     def objection(self, command: Command) -> str | None:
         """Why these servers cannot do ``command``, and what to do instead; ``None`` if they can."""
+
+    def objection_to_content(self, command: UploadCommand, start: Buffer) -> str | None:
+        """Why they could not use content that begins with ``start`` (its first piece)."""
 
     # ------------------------------------------------------------------------------- client role
 
@@ -97,6 +128,25 @@ class Dialect(Protocol):
     def interpret(self, command: Command, answer: Answer) -> Outcome:
         """What ``answer`` means to ``command``. Raises `RemoteProtocolError` if nothing."""
 
+    def recognises(self, answer: Answer) -> bool:
+        """Whether an ``answer`` to the first word on who the client is, is of this family.
+
+        Asked where several families are possible, of one that can read the answer.
+        """
+
+    def program_of(
+        self, command: UploadProgram | LaunchInstance | LaunchFromRegistry | LaunchServerInstance
+    ) -> str:
+        """What the program of ``command`` is known by: an upload goes before what launches it."""
+
+    def registered_name(self, command: UploadProgram) -> str | None:
+        """The name by which a launch finds the program, if it is not found by its hash."""
+
+    def may_be_launch(
+        self, command: LaunchInstance | LaunchFromRegistry, info: InstanceInfo
+    ) -> bool:
+        """Whether a row of the list of instances can be what ``command`` launched."""
+
     def slot(self, command: UploadCommand) -> Hashable:
         """Uploads with equal slots must not be under way at one time."""
 
@@ -111,6 +161,9 @@ class Dialect(Protocol):
     def decode_request(self, payload: bytes) -> ClientMessage:
         """Read one message of a client's; `Unknown` for what a server would drop. Never raises."""
 
+    def decode_request_text(self, text: str) -> ClientMessage:
+        """Read one WebSocket *text* message of a client's; otherwise like `decode_request`."""
+
     def encode_outcome(self, command: Command, outcome: Outcome) -> bytes:
         """The answer to ``command``. Raises `LocalProtocolError` where the two do not fit."""
 
@@ -122,11 +175,29 @@ class Dialect(Protocol):
     ) -> bytes:
         """Everything of a blob chunk's message but its content, which follows it."""
 
-    def encode_notice(self, text: str) -> bytes:
-        """The message for a notice to the whole connection."""
+    def encode_notice(self, text: str) -> bytes | str:
+        """The message for a notice to the whole connection; a ``str`` is a text message."""
+
+    def encode_done(self) -> str | None:
+        """The text message behind all that there is to say to one message of a client's."""
+
+    def encode_unread(self, unknown: Unknown) -> str | None:
+        """The text message that tells of one that could not be read; ``None``: nothing does."""
+
+    def upload_slot(self, chunk: UploadChunk) -> Hashable:
+        """Chunks with equal slots are put together."""
+
+    def answers_misfit(self, chunk: UploadChunk) -> bool:
+        """Whether ``chunk`` is answered if it does not fit; otherwise it is dropped in silence."""
 
     def describe(self, problem: ChunkProblem) -> str:
         """How a server of this family words what is wrong with a chunk."""
 
     def not_owned(self, instance_id: str) -> str:
         """How it words that an instance is not attached to the connection that speaks to it."""
+
+    def refusal(self, command: Command, why: Refusal, detail: str = "") -> str | None:
+        """How it words a no to ``command``; ``None``: it leaves that without an answer.
+
+        Raises `LocalProtocolError` where such a server does not refuse ``command`` for that.
+        """

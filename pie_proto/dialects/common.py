@@ -10,7 +10,8 @@ from typing import Final, assert_never
 from pie_proto import commands as c
 from pie_proto import events as e
 from pie_proto.dialects.wire import field
-from pie_proto.errors import RemoteProtocolError
+from pie_proto.errors import LocalProtocolError, RemoteProtocolError
+from pie_proto.messages import Refusal
 from pie_proto.transfers import ChunkFault, ChunkProblem
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "existence",
     "identified",
     "launched_id",
+    "refusal_words",
     "request_id_in",
     "signature",
 ]
@@ -132,6 +134,20 @@ def request_id_in(message: Mapping[str, object]) -> int:
     if request_id > MAX_REQUEST_ID:
         raise RemoteProtocolError(f"corr_id {request_id} is above {MAX_REQUEST_ID}")
     return request_id
+
+
+def refusal_words(
+    table: Mapping[tuple[type[c.Command], Refusal], str | None],
+    command: c.Command,
+    why: Refusal,
+    detail: str,
+) -> str | None:
+    """What a family's table has for a no to ``command``. Raises `LocalProtocolError`."""
+    key = (type(command), why)
+    if key not in table:
+        raise LocalProtocolError(f"{type(command).__name__} is not refused because {why.value}")
+    words = table[key]
+    return None if words is None else words.format(detail=detail)
 
 
 def chunk_words(problem: ChunkProblem) -> str:

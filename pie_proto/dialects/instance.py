@@ -19,6 +19,7 @@ from pie_proto.dialects.common import (
     existence,
     identified,
     launched_id,
+    refusal_words,
     request_id_in,
     signature,
 )
@@ -29,6 +30,7 @@ from pie_proto.messages import (
     BlobChunk,
     ClientMessage,
     Notice,
+    Refusal,
     ServerMessage,
     Unknown,
     UploadChunk,
@@ -74,6 +76,12 @@ class InstanceDialect:
         confirms_blobs=True,
         detached_launch_has_id=True,
         keeps_instances=True,
+        keeps_output=True,
+        keeps_finished=True,
+        terminates_unknown=True,
+        query_subjects=frozenset({"model_status", "backend_stats"}),
+        any_target=True,
+        answers_close=True,
     )
 
     def objection(self, command: c.Command) -> str | None:
@@ -142,6 +150,31 @@ class InstanceDialect:
             )
         return _success(command, answer)
 
+    def objection_to_content(self, command: c.UploadCommand, start: c.Buffer) -> str | None:
+        """Whether content is a program, the server says."""
+        return None
+
+    def recognises(self, answer: Answer) -> bool:
+        """There is one family that answers in these words."""
+        return True
+
+    def program_of(
+        self,
+        command: c.UploadProgram | c.LaunchInstance | c.LaunchFromRegistry | c.LaunchServerInstance,
+    ) -> str:
+        """Programs are known by their hash; what the registry has is not uploaded."""
+        return command.name if isinstance(command, c.LaunchFromRegistry) else command.hash
+
+    def registered_name(self, command: c.UploadProgram) -> str | None:
+        """Uploaded programs have no name."""
+        return None
+
+    def may_be_launch(
+        self, command: c.LaunchInstance | c.LaunchFromRegistry, info: e.InstanceInfo
+    ) -> bool:
+        """Launches are answered with an id, so nobody has to ask."""
+        return command.arguments == info.arguments
+
     def slot(self, command: c.UploadCommand) -> Hashable:
         """One slot for programs; a blob's slot is its hash, for all instances."""
         return command.hash if isinstance(command, c.UploadBlob) else "program"
@@ -168,6 +201,10 @@ class InstanceDialect:
             return Unknown(name) if reader is None else reader(message)
         except RemoteProtocolError as exc:
             return Unknown(f"{name}: {exc}")
+
+    def decode_request_text(self, text: str) -> ClientMessage:
+        """These servers read no text messages."""
+        return Unknown(f"a text message of {len(text)} characters")
 
     def encode_outcome(self, command: c.Command, outcome: e.Outcome) -> bytes:
         """The answer to ``command``."""
@@ -224,6 +261,20 @@ class InstanceDialect:
         """The message for a notice to the whole connection."""
         return pack({"type": "server_event", "message": text})
 
+    def encode_done(self) -> None:
+        """These servers do not tell."""
+
+    def encode_unread(self, unknown: Unknown) -> None:
+        """These servers drop such messages in silence."""
+
+    def upload_slot(self, chunk: UploadChunk) -> Hashable:
+        """One program at a time; blobs are kept apart by their hashes alone."""
+        return "program" if chunk.instance_id is None else chunk.hash
+
+    def answers_misfit(self, chunk: UploadChunk) -> bool:
+        """Every chunk that does not fit is refused by itself."""
+        return True
+
     def describe(self, problem: ChunkProblem) -> str:
         """How these servers word what is wrong with a chunk."""
         return chunk_words(problem)
@@ -235,6 +286,10 @@ class InstanceDialect:
         except ValueError:
             return f"Invalid instance_id: {instance_id}"
         return f"Instance not owned by client: {instance_id}"
+
+    def refusal(self, command: c.Command, why: Refusal, detail: str = "") -> str | None:
+        """How these servers word a no, if they answer at all."""
+        return refusal_words(_REFUSALS, command, why, detail)
 
 
 INSTANCE: Final = InstanceDialect()
@@ -425,6 +480,16 @@ _SERVER_MESSAGES: Final[dict[str, Callable[[_Fields], ServerMessage]]] = {
 }
 
 # ------------------------------------------------------------------------------------- the server
+
+
+_REFUSALS: Final[dict[tuple[type[c.Command], Refusal], str | None]] = {
+    (c.AttachInstance, Refusal.NOT_FOUND): "Instance not found",
+    (c.AttachInstance, Refusal.MALFORMED_ID): "Invalid instance_id",
+    (c.AttachInstance, Refusal.TAKEN): "Instance already attached",
+    (c.TerminateInstance, Refusal.MALFORMED_ID): "Malformed instance ID",
+    (c.UploadBlob, Refusal.NOT_OWNED): "Instance not owned by client: {detail}",
+    (c.Query, Refusal.SUBJECT): None,
+}
 
 
 def _answer_text(command: c.Command, outcome: e.Outcome) -> str:

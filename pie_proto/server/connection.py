@@ -11,10 +11,10 @@ from pie_proto.commands import Buffer
 from pie_proto.dialects import Dialect
 from pie_proto.dialects.instance import INSTANCE
 from pie_proto.errors import LocalProtocolError, error_for
-from pie_proto.lanes import Parts
 from pie_proto.limits import DEFAULT_LIMITS, Limits
 from pie_proto.link import Link, TransportAction, check_close
-from pie_proto.server.session import ServerSession
+from pie_proto.messages import Refusal
+from pie_proto.server.session import Outgoing, ServerSession
 from pie_proto.states import ConnectionState, ServerAuthenticationState
 from pie_proto.websocket import (
     BinaryMessage,
@@ -31,8 +31,8 @@ class ServerConnection:
     """One client on a byte stream, as a Pie server has it. It does no I/O.
 
     The first event is `HandshakeReceived`: `accept` or `reject` it. Then come `Request` events, to
-    be answered with `answer`; instances speak through `emit`. ``now`` is any clock that does not go
-    back, in seconds. Not thread-safe: one thread at a time.
+    be answered with `answer` or `refuse`; instances speak through `emit`. ``now`` is any clock that
+    does not go back, in seconds. Not thread-safe: one thread at a time.
     """
 
     def __init__(
@@ -45,7 +45,13 @@ class ServerConnection:
     ) -> None:
         self._limits = limits
         self._session = ServerSession(dialect=dialect, limits=limits)
-        self._link = Link(Role.SERVER, limits=limits, now=now, entropy=entropy)
+        self._link = Link(
+            Role.SERVER,
+            limits=limits,
+            now=now,
+            answers_close=dialect.capabilities.answers_close,
+            entropy=entropy,
+        )
         self._now = now
 
     # ----------------------------------------------------------------------------------------- feed
@@ -95,7 +101,7 @@ class ServerConnection:
         room = self._limits.write_bytes if max_bytes is None else max_bytes
         return self._link.data_to_send(room, now, self._pull)
 
-    def _pull(self) -> Parts | None:
+    def _pull(self) -> Outgoing | None:
         return self._session.message_to_send()
 
     # ------------------------------------------------------------------------------------------ say
@@ -122,6 +128,11 @@ class ServerConnection:
         if self._session.finished:
             self.close(now=self._now)
 
+    def refuse(self, request_id: int, why: Refusal, detail: str = "") -> None:
+        """Answer a request with no, in the family's words; see `ServerSession.refuse`."""
+        self._check(ConnectionState.OPEN)
+        self._session.refuse(request_id, why, detail)
+
     def forget(self, request_id: int) -> None:
         """Leave a request without an answer; see `ServerSession.forget`."""
         self._session.forget(request_id)
@@ -140,8 +151,8 @@ class ServerConnection:
         """End the conversation once what was said before is sent. Idempotent."""
         check_close(code, reason)
         self._now = now
-        while self.state is ConnectionState.OPEN and (parts := self._pull()) is not None:
-            self._link.websocket.send_message(*parts)
+        while self.state is ConnectionState.OPEN and (message := self._pull()) is not None:
+            self._link.send(message)
         self._link.close(code, reason, now)
 
     # ----------------------------------------------------------------------------------------- time

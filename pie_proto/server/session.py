@@ -1,15 +1,15 @@
 """One conversation with a client, message by message, as a Pie server has it.
 
 `ServerSession` says what the client asks (`Request` events) and takes what the application answers
-(`answer`) and what its instances say (`emit`). It makes nothing up: challenges, ids and verdicts
-are given to it.
+(`answer`, `refuse`) and what its instances say (`emit`). It makes nothing up: challenges, ids and
+verdicts are given to it.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Hashable
-from typing import Literal, assert_never
+from typing import Literal, TypeAlias, assert_never
 
 from pie_proto import commands as c
 from pie_proto import events as e
@@ -18,7 +18,7 @@ from pie_proto.dialects.instance import INSTANCE
 from pie_proto.errors import LocalProtocolError, error_for
 from pie_proto.lanes import Parts
 from pie_proto.limits import DEFAULT_LIMITS, Limits
-from pie_proto.messages import Unknown, UploadChunk
+from pie_proto.messages import Refusal, Unknown, UploadChunk
 from pie_proto.states import (
     SERVER_AUTHENTICATION,
     ServerAuthenticationInput,
@@ -27,21 +27,33 @@ from pie_proto.states import (
 )
 from pie_proto.transfers import Assembly, ChunkFault, ChunkProblem, chunk_count, cut
 
-__all__ = ["ServerSession"]
+__all__ = ["Outgoing", "ServerSession"]
+
+Outgoing: TypeAlias = Parts | str
+"""One message to send: the parts of a binary one, or a text message."""
 
 _UNDECIDED = frozenset({ServerAuthenticationState.DECIDING, ServerAuthenticationState.VERIFYING})
 
 
 class ServerSession:
-    """One conversation with a client, in whole messages. Not thread-safe: one thread at a time."""
+    """One conversation with a client, in whole messages. Not thread-safe: one thread at a time.
+
+    Where a family asks for no proof of who the user is, the opening request has said it, and the
+    client is accepted from the start.
+    """
 
     def __init__(self, *, dialect: Dialect = INSTANCE, limits: Limits = DEFAULT_LIMITS) -> None:
         self._dialect = dialect
         self._limits = limits
-        self._authentication = ServerAuthenticationState.AWAITING_IDENTITY
+        self._authentication = (
+            ServerAuthenticationState.AWAITING_IDENTITY
+            if dialect.capabilities.proof
+            else ServerAuthenticationState.ACCEPTED
+        )
+        self._heard = False
         self._inbox: deque[bytes | str] = deque()
         self._events: deque[e.ServerEvent] = deque()
-        self._outbox: deque[Parts] = deque()
+        self._outbox: deque[Outgoing] = deque()
         self._pending: dict[int, c.Command] = {}
         self._owned: set[str] = set()
         self._uploads: dict[Hashable, Assembly] = {}
@@ -89,13 +101,16 @@ class ServerSession:
                 return self._ending
             self._receive(self._inbox.popleft())
 
-    def message_to_send(self) -> Parts | None:
-        """The next message to send, as parts to be concatenated; ``None`` if there is none now."""
+    def message_to_send(self) -> Outgoing | None:
+        """The next message to send, or ``None`` if there is none now.
+
+        The parts of a binary message are to be concatenated; a ``str`` is a text message.
+        """
         if not self._outbox:
             return None
-        parts = self._outbox.popleft()
-        self.unsent_bytes -= _length(parts)
-        return parts
+        message = self._outbox.popleft()
+        self.unsent_bytes -= _length(message)
+        return message
 
     # ------------------------------------------------------------------------------------------ say
 
@@ -107,9 +122,7 @@ class ServerSession:
         """
         self._check_end()
         request_id = outcome.request_id
-        command = self._pending.get(request_id)
-        if command is None:
-            raise LocalProtocolError(f"request {request_id} is not pending")
+        command = self._pending_command(request_id)
         message = self._dialect.encode_outcome(command, outcome)
         self._follow_verdict(command, outcome)
         del self._pending[request_id]
@@ -120,7 +133,21 @@ class ServerSession:
             case e.Attached(instance_id=instance_id):
                 self._owned.add(instance_id)
             case _:
-                pass
+                self._done()
+
+    def refuse(self, request_id: int, why: Refusal, detail: str = "") -> None:
+        """Answer a request with no, in the words of this family of servers.
+
+        Where they leave such a request without an answer, so does this. Raises
+        `LocalProtocolError` if no such request is pending, or is never refused for that.
+        """
+        self._check_end()
+        command = self._pending_command(request_id)
+        words = self._dialect.refusal(command, why, detail)
+        if words is None:
+            self.forget(request_id)
+        else:
+            self.answer(e.Failed(request_id, command, words))
 
     def forget(self, request_id: int) -> None:
         """Leave a request without an answer, as real servers do with a query they do not know."""
@@ -155,11 +182,13 @@ class ServerSession:
         self._put((self._dialect.encode_event(event),))
         if event.event.is_terminal:
             self._owned.discard(event.instance_id)
+            self._done()
 
     def notify(self, text: str) -> None:
         """Send a notice for the whole connection."""
         self._check_end()
-        self._put((self._dialect.encode_notice(text),))
+        notice = self._dialect.encode_notice(text)
+        self._put(notice if isinstance(notice, str) else (notice,))
 
     # ----------------------------------------------------------------------------------------- look
 
@@ -185,35 +214,48 @@ class ServerSession:
     # ------------------------------------------------------------------------- what the client says
 
     def _receive(self, payload: bytes | str) -> None:
+        first, self._heard = not self._heard, True
         if isinstance(payload, str):
+            message = self._dialect.decode_request_text(payload)
+        else:
+            message = self._dialect.decode_request(payload)
+        if isinstance(message, Unknown):
+            self._unread(message, first=first)
             return
-        message = self._dialect.decode_request(payload)
         if self._ends_here(message):
-            self._finished = True
-            self._inbox.clear()
+            self._finish()
             return
         match message:
-            case Unknown(name):
-                self._events.append(e.UnknownMessage(name))
             case UploadChunk():
                 self._receive_chunk(message)
             case e.Request(request_id=None, command=c.SendMessage(instance_id)):
                 if instance_id in self._owned:
                     self._events.append(message)
+                self._done()
             case e.Request(request_id=request_id, command=command):
                 self._request(request_id, command)
             case _:
                 assert_never(message)
 
-    def _ends_here(self, message: e.Request | UploadChunk | Unknown) -> bool:
+    def _unread(self, unknown: Unknown, *, first: bool) -> None:
+        """Drop what cannot be read, in any state: a client may say it to find out who we are."""
+        self._events.append(e.UnknownMessage(unknown.name))
+        words = self._dialect.encode_unread(unknown)
+        if words is None or (first and not unknown.too_large):
+            return
+        self._put(words)
+        if first:
+            self._finish()
+
+    def _finish(self) -> None:
+        self._finished = True
+        self._inbox.clear()
+
+    def _ends_here(self, message: e.Request | UploadChunk) -> bool:
         """Follow the table; true where a server ends the session without a word."""
         happened = ServerAuthenticationInput.COMMAND
         if isinstance(message, e.Request):
             happened = _INPUTS.get(type(message.command), happened)
-        elif isinstance(message, Unknown) and (
-            self._authentication is ServerAuthenticationState.ACCEPTED
-        ):
-            return False
         state = next_state(SERVER_AUTHENTICATION, self._authentication, happened)
         if state is None:
             return True
@@ -253,7 +295,7 @@ class ServerSession:
             # Refused before the slot is looked at: what it holds, it keeps.
             self._refuse(chunk, self._dialect.not_owned(chunk.instance_id))
             return
-        slot = "program" if chunk.instance_id is None else chunk.hash
+        slot = self._dialect.upload_slot(chunk)
         assembly = self._uploads.pop(slot, None)
         if assembly is None:
             assembly = Assembly(chunk.hash, chunk.total)
@@ -266,11 +308,13 @@ class ServerSession:
             command = _upload(chunk, assembly.hash, assembly.content())
             if chunk.request_id is None:
                 self._events.append(e.Request(None, command))
+                self._done()
             else:
                 self._request(chunk.request_id, command)
         else:
             self._uploads[slot] = assembly
             self._assembling_bytes += assembly.cost
+            self._done()
 
     def _add(self, assembly: Assembly, chunk: UploadChunk) -> ChunkProblem | None:
         limit = self._dialect.capabilities.chunk_bytes
@@ -282,19 +326,31 @@ class ServerSession:
         return assembly.add(chunk.position, chunk.total, chunk.data, self._limits.upload_bytes)
 
     def _refuse(self, chunk: UploadChunk, reason: str) -> None:
-        if chunk.request_id is None:
-            return
-        command = _upload(chunk, chunk.hash, chunk.data)
-        outcome = e.Failed(chunk.request_id, command, reason)
-        self._put((self._dialect.encode_outcome(command, outcome),))
+        if chunk.request_id is not None and self._dialect.answers_misfit(chunk):
+            command = _upload(chunk, chunk.hash, chunk.data)
+            outcome = e.Failed(chunk.request_id, command, reason)
+            self._put((self._dialect.encode_outcome(command, outcome),))
+        self._done()
+
+    def _pending_command(self, request_id: int) -> c.Command:
+        command = self._pending.get(request_id)
+        if command is None:
+            raise LocalProtocolError(f"request {request_id} is not pending")
+        return command
+
+    def _done(self) -> None:
+        """Nothing more is to be said to one message of the client's."""
+        words = self._dialect.encode_done()
+        if words is not None:
+            self._put(words)
 
     def _check_end(self) -> None:
         if self._end is not None:
             raise error_for(self._end)
 
-    def _put(self, parts: Parts) -> None:
-        self.unsent_bytes += _length(parts)
-        self._outbox.append(parts)
+    def _put(self, message: Outgoing) -> None:
+        self.unsent_bytes += _length(message)
+        self._outbox.append(message)
 
 
 _INPUTS: dict[type[c.Command], ServerAuthenticationInput] = {
@@ -312,6 +368,8 @@ def _upload(chunk: UploadChunk, content_hash: str, data: bytes) -> c.UploadComma
     return c.UploadBlob(instance_id=chunk.instance_id, size=len(data), hash=content_hash, data=data)
 
 
-def _length(parts: Parts) -> int:
+def _length(message: Outgoing) -> int:
+    if isinstance(message, str):
+        return len(message.encode())
     # Not `nbytes`: what is put together here is bytes, and views of bytes.
-    return sum(map(len, parts))
+    return sum(map(len, message))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import msgpack
@@ -20,7 +21,7 @@ from pie_proto.events import (
 )
 from pie_proto.limits import DEFAULT_LIMITS, Limits
 from pie_proto.link import TransportAction
-from pie_proto.server import ServerConnection, ServerSession
+from pie_proto.server import Refusal, ServerConnection, ServerSession
 from pie_proto.states import ConnectionState, ServerAuthenticationState
 from tests.proto.pair import (
     CHALLENGE,
@@ -38,6 +39,11 @@ from tests.proto.pair import (
     program,
     wire,
 )
+
+
+def unpack(*parts: c.Buffer) -> Message:
+    message: Message = msgpack.unpackb(b"".join(parts))
+    return message
 
 
 class Served:
@@ -83,7 +89,7 @@ class Served:
     def said(self) -> list[Message]:
         said = []
         while (parts := self.session.message_to_send()) is not None:
-            said.append(msgpack.unpackb(b"".join(parts)))
+            said.append(json.loads(parts) if isinstance(parts, str) else unpack(*parts))
         return said
 
     def launch(self, instance_id: str = A) -> None:
@@ -107,8 +113,6 @@ OUT_OF_PLACE = [
     ("ping", {"corr_id": 1}),
     ("signature", {"corr_id": 1, "signature": "AAAA"}),
     ("signal_instance", {"instance_id": A, "message": "x"}),
-    ("nonsense", {}),
-    ("identification", {"corr_id": 1}),
     (
         "upload_program",
         {"corr_id": 1, "program_hash": "h", "chunk_index": 0, "total_chunks": 1, "chunk_data": b""},
@@ -130,14 +134,36 @@ def test_a_first_message_that_does_not_identify_ends_the_session_with_no_answer(
     assert served.asked() == []
 
 
-def test_a_first_message_that_cannot_be_read_ends_the_connection() -> None:
+UNREADABLE = [b"\xc1", wire("nonsense"), wire("auth_identify", corr_id=2, username="a"), "text"]
+
+
+@pytest.mark.parametrize("payload", UNREADABLE)
+def test_what_cannot_be_read_is_dropped_however_far_authentication_is(
+    payload: bytes | str,
+) -> None:
+    """A client that does not know what family a server is of says the first words of both."""
+    served = Served(authenticated=False)
+    served.session.receive_message(payload)
+    served.tell("identification", corr_id=1, username="ada")
+    unread, request = served.asked()
+    assert isinstance(unread, e.UnknownMessage)
+    assert request == e.Request(1, c.Identify("ada"))
+    served.session.answer(e.ChallengeReceived(1, CHALLENGE))
+    served.said()
+    served.session.receive_message(payload)
+    assert isinstance(only(served.asked()), e.UnknownMessage)
+    assert not served.session.finished
+    assert served.said() == []
+
+
+def test_a_first_message_out_of_place_ends_the_connection() -> None:
     pair = connected()
-    pair.client._link.websocket.send_message(b"\xc1")
+    pair.client._link.websocket.send_message(wire("ping", corr_id=1))
     assert pair.asked() == [ConnectionClosed(by=Closer.LOCAL, code=1000)]
     assert pair.told() == [ConnectionClosed(by=Closer.REMOTE, code=1000)]
 
 
-@pytest.mark.parametrize(("kind", "fields"), [OUT_OF_PLACE[0], OUT_OF_PLACE[3]])
+@pytest.mark.parametrize(("kind", "fields"), [OUT_OF_PLACE[0], OUT_OF_PLACE[2]])
 def test_anything_but_a_signature_after_a_challenge_ends_the_session(
     kind: str, fields: dict[str, Any]
 ) -> None:
@@ -149,13 +175,6 @@ def test_anything_but_a_signature_after_a_challenge_ends_the_session(
     served.tell(kind, **fields)
     assert served.asked() == []
     assert served.session.finished
-
-
-def test_text_messages_are_ignored_even_as_the_first() -> None:
-    served = Served(authenticated=False)
-    served.session.receive_message("hello?")
-    assert served.asked() == []
-    assert not served.session.finished
 
 
 def test_nothing_is_heard_while_a_verdict_is_owed() -> None:
@@ -230,6 +249,29 @@ def test_a_request_is_answered_once() -> None:
         with pytest.raises(LocalProtocolError, match=f"request {request_id} is not pending"):
             served.session.answer(e.Pong(request_id))
     assert len(served.said()) == 1
+
+
+def test_a_refusal_is_worded_by_the_family() -> None:
+    pair = authenticated()
+    command = c.AttachInstance(A)
+    request_id = pair.ask(command)
+    pair.asked()
+    with pytest.raises(LocalProtocolError, match="AttachInstance is not refused because"):
+        pair.server.refuse(request_id, Refusal.MANIFEST)
+    pair.server.refuse(request_id, Refusal.TAKEN)
+    assert pair.told() == [e.Failed(request_id, command, "Instance already attached")]
+    with pytest.raises(LocalProtocolError, match="not pending"):
+        pair.server.refuse(request_id, Refusal.TAKEN)
+
+
+def test_where_the_family_has_no_words_a_refusal_is_silence() -> None:
+    served = Served()
+    served.tell("query", corr_id=4, subject="weather", record="Bern")
+    served.asked()
+    served.session.refuse(4, Refusal.SUBJECT, "weather")
+    assert served.said() == []
+    with pytest.raises(LocalProtocolError, match="not pending"):
+        served.session.answer(e.QueryAnswered(4, "rain"))
 
 
 def test_a_request_may_be_left_without_an_answer() -> None:

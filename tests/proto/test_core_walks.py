@@ -18,6 +18,7 @@ from pie_proto.events import NEED_DATA, ConnectionClosed
 from pie_proto.limits import Limits
 from pie_proto.server.session import ServerSession
 from pie_proto.session import ClientSession
+from pie_proto.transfers import Upload
 from tests.proto.pair import A, B, Talk, authenticated, blob, content, program
 
 LIMITS = Limits(
@@ -194,8 +195,9 @@ class Walk:
             assembly.cost for box in boxes for assembly in box.blobs.values()
         )
         outbox = self.session._outbox
-        held_up = [m for lane in outbox._lanes.values() for m in lane if isinstance(m, bytes)]
-        assert outbox.unsent_bytes == sum(map(len, held_up)) + sum(map(len, outbox._urgent))
+        held_up = [m for lane in outbox._lanes.values() for m in lane if not isinstance(m, Upload)]
+        unsent = [*held_up, *outbox._urgent]
+        assert outbox.unsent_bytes == sum(len(message.payload) for message in unsent)
         assert self.session.statistics().requests_pending <= LIMITS.pending_requests
 
     def finish(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import tomllib
 from typing import Any
 
 import msgpack
@@ -19,6 +20,7 @@ from pie_proto.dialects.instance import INSTANCE
 from pie_proto.dialects.process import PROCESS_0_3, PROCESS_0_5, ProcessDialect
 from pie_proto.dialects.process.naming import (
     Program,
+    completed,
     hash_in,
     is_name,
     manifest_for,
@@ -148,6 +150,7 @@ def test_the_two_families_differ_in_how_they_know_their_users() -> None:
     old, new = (dataclasses.asdict(dialect.capabilities) for dialect in BOTH)
     assert {name for name in old if old[name] != new[name]} == {
         "servers", "frame_bytes", "default_target", "identity_header", "proof", "tokens",
+        "any_target", "answers_close",
     }  # fmt: skip
     assert new["frame_bytes"] == 7_340_032
     assert new["upload_bytes"] == 268_435_456
@@ -237,7 +240,7 @@ def test_a_large_manifest_still_leaves_room_for_its_chunk() -> None:
 @given(st.binary(min_size=32, max_size=32))
 def test_a_program_without_a_manifest_is_found_again_by_its_hash(digest: bytes) -> None:
     program = name_of(digest.hex())
-    assert program_in(manifest_for(digest.hex())) == program
+    assert program_in(manifest_for(digest.hex()), digest.hex()) == program
     assert is_name(str(program))
     assert hash_in(str(program)) == hash_in(program.name) == digest.hex()
 
@@ -268,8 +271,8 @@ def test_no_names(name: str) -> None:
 @pytest.mark.parametrize(
     ("manifest", "words"),
     [
-        ("", "no table"),
         ("package = 1", "no table"),
+        ("[package", "not TOML"),
         ('[package]\nname = "x"', "no text 'version'"),
         ("[package]\nname = 1", "no text 'name'"),
         ('[package]\nname = "a/b"\nversion = "1.0.0"', "'a/b@1.0.0'"),
@@ -279,13 +282,22 @@ def test_no_names(name: str) -> None:
 )
 def test_a_manifest_that_names_nothing_is_refused(manifest: str, words: str) -> None:
     with pytest.raises(LocalProtocolError, match=words):
-        program_in(manifest)
+        program_in(manifest, HASH)
 
 
 def test_what_a_manifest_names() -> None:
     more = MANIFEST + '[runtime]\nlanguage = "python"\n'
-    assert program_in(more) == Program("echo", "0.1.0")
-    assert str(program_in(more)) == "echo@0.1.0"
+    assert program_in(more, HASH) == Program("echo", "0.1.0")
+    assert str(program_in(more, HASH)) == "echo@0.1.0"
+    assert completed(more, HASH) == more
+
+
+@pytest.mark.parametrize("manifest", ["", "\n", '[runtime]\nlanguage = "python"\n', "a = 1"])
+def test_a_manifest_that_leaves_the_name_out_gets_one_from_the_hash(manifest: str) -> None:
+    whole = completed(manifest, HASH)
+    assert program_in(manifest, HASH) == program_in(whole, HASH) == name_of(HASH)
+    package = {"package": {"name": f"blake3-{HASH}", "version": "0.1.0"}}
+    assert tomllib.loads(whole) == tomllib.loads(manifest) | package
 
 
 # ------------------------------------------------------------------------- what a server says
@@ -328,7 +340,7 @@ def test_a_servers_message_is_read_as_the_protocol_says(payload: bytes, message:
     if isinstance(message, InstanceEvent):
         assert msgpack.unpackb(PROCESS_0_5.encode_event(message)) == msgpack.unpackb(payload)
     if isinstance(message, Unattributed):
-        assert PROCESS_0_5.encode_notice(message.text) == payload
+        assert PROCESS_0_5.decode_text(PROCESS_0_5.encode_notice(message.text)) == message
 
 
 @pytest.mark.parametrize(
@@ -682,6 +694,9 @@ def test_another_user_on_one_connection_is_refused() -> None:
     assert "'ada'" in event.reason
 
 
+DONE = '{"type":"turn_done"}'
+
+
 def serving() -> ServerSession:
     """A server's session whose client A belongs to."""
     session = ServerSession(dialect=PROCESS_0_5)
@@ -704,7 +719,7 @@ def test_a_server_takes_files_without_a_word() -> None:
     whole = c.UploadBlob(instance_id=A, size=3, hash=c.hash_of(b"abc"))
     assert session.next_event() == e.Request(None, whole)
     assert session.next_event() is NEED_DATA
-    assert session.message_to_send() is None
+    assert [session.message_to_send() for _ in range(4)] == [*3 * [DONE], None]
 
 
 def test_a_server_is_told_the_manifest_of_a_program() -> None:

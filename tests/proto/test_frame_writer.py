@@ -12,6 +12,7 @@ from pie_proto.websocket import (
     CloseReceived,
     PongReceived,
     Role,
+    TextMessage,
     WebSocket,
 )
 from tests.proto.websocket_wire import (
@@ -51,6 +52,24 @@ def test_asking_for_nothing_gives_nothing() -> None:
     client.send_message(b"x")
     assert client.data_to_send(0) == b""
     assert client.has_data_to_send
+
+
+def test_text_goes_in_order_with_what_is_binary() -> None:
+    for sender, receiver in (pair(), pair()[::-1]):
+        texts = ["", "grüße", "x" * 70_000]
+        for text in texts:
+            sender.send_text(text)
+            sender.send_message(b"between")
+        announced = sender.unsent_bytes
+        with pytest.raises(LocalProtocolError, match="a text message is UTF-8"):
+            sender.send_text("\ud800")
+        assert sender.unsent_bytes == announced
+        sender.release()
+        frames = sent(sender)
+        assert len(frames) == announced
+        assert feed(receiver, frames) == [
+            event for text in texts for event in (TextMessage(text), BinaryMessage(b"between"))
+        ]
 
 
 def test_small_frames_are_joined() -> None:

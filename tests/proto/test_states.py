@@ -39,6 +39,8 @@ Serving = s.ServerAuthenticationState
 ServingInput = s.ServerAuthenticationInput
 Transfer = s.TransferState
 TransferInput = s.TransferInput
+Detached = s.DetachedLaunchState
+DetachedInput = s.DetachedLaunchInput
 Instance = s.InstanceState
 InstanceInput = s.InstanceInput
 Connection = s.ConnectionState
@@ -48,9 +50,17 @@ TABLES: list[tuple[dict[tuple[Any, Any], Any], type[enum.Enum], type[enum.Enum],
     (s.AUTHENTICATION, Auth, AuthInput, Auth.UNAUTHENTICATED),
     (s.SERVER_AUTHENTICATION, Serving, ServingInput, Serving.AWAITING_IDENTITY),
     (s.TRANSFER, Transfer, TransferInput, Transfer.QUEUED),
+    (s.DETACHED_LAUNCH, Detached, DetachedInput, Detached.WAITING),
     (s.INSTANCE, Instance, InstanceInput, Instance.UNATTACHED),
 ]
-NAMES = ["connection", "authentication", "server authentication", "transfer", "instance"]
+NAMES = [
+    "connection",
+    "authentication",
+    "server authentication",
+    "transfer",
+    "detached launch",
+    "instance",
+]
 each_table = pytest.mark.parametrize(
     ("table", "state_type", "input_type", "start"), TABLES, ids=NAMES
 )

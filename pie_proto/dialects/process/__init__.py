@@ -2,33 +2,43 @@
 
 One codec for two families, told apart by their `Capabilities`: 0.3 and 0.4 ask for proof of who a
 user is; 0.5 has that said in the opening request.
-
-The codec comes first: sessions do not yet do what these servers ask of a client beyond it, which
-is to find detached instances by listing them, and to take an upload that nothing answers as done.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Final
+from typing import Final, assert_never
 from uuid import UUID
 
 from pie_proto import commands as c
 from pie_proto import events as e
 from pie_proto.arguments import input_from
 from pie_proto.dialects import Capabilities, ProgramsBy
-from pie_proto.dialects.common import MAX_REQUEST_ID, chunk_words
+from pie_proto.dialects.common import ACCEPTANCE, MAX_REQUEST_ID, chunk_words, refusal_words
 from pie_proto.dialects.process import client, server
-from pie_proto.dialects.process.naming import is_identifier, is_name, program_in
+from pie_proto.dialects.process.naming import is_identifier, is_name, name_of, program_in
 from pie_proto.dialects.wire import bin_prefix, field, pack, unpack_map
 from pie_proto.errors import LocalProtocolError, RemoteProtocolError
-from pie_proto.messages import Answer, ClientMessage, ServerMessage, Unknown
+from pie_proto.json_text import read_json
+from pie_proto.messages import (
+    Answer,
+    ClientMessage,
+    Refusal,
+    ServerMessage,
+    Unknown,
+    UploadChunk,
+)
 from pie_proto.transfers import ChunkFault, ChunkProblem
 
 __all__ = ["PROCESS_0_3", "PROCESS_0_5", "ProcessDialect"]
 
 _CHUNK_BYTES: Final = 262_144
 _WASM: Final = b"\0asm"
+
+_EXAMPLE: Final = (
+    'manifest=\'[package]\\nname = "echo"\\nversion = "0.1.0"\\n'
+    '[runtime]\\nlanguage = "python"\\nentry = "echo"\\ncall = "kwargs"\\n\''
+)
 
 # Every chunk carries the manifest beside its content: room for both, and for the field names.
 _CHUNK_OVERHEAD: Final = 1024
@@ -94,14 +104,18 @@ class ProcessDialect:
             size = len(command.manifest.encode())
             if size > limit:
                 raise LocalProtocolError(f"the manifest has {size} bytes; the server takes {limit}")
-            program_in(command.manifest)
+            program_in(command.manifest, command.hash)
         elif command.data is not None:
-            head = bytes(memoryview(command.data).cast("B")[: len(_WASM)])
-            if head != _WASM:
-                raise LocalProtocolError(
-                    f"this is no WebAssembly (it begins with {head!r}): a program in source needs "
-                    "a manifest that gives its name, version and language"
-                )
+            _check_binary(command.data)
+
+    def objection_to_content(self, command: c.UploadCommand, start: c.Buffer) -> str | None:
+        """Without a manifest nothing says what language a program is in, so it is WebAssembly."""
+        if isinstance(command, c.UploadProgram) and command.manifest is None:
+            try:
+                _check_binary(start)
+            except LocalProtocolError as exc:
+                return f"UploadProgram: {exc}"
+        return None
 
     # ------------------------------------------------------------------------------- client role
 
@@ -131,6 +145,37 @@ class ProcessDialect:
         """What ``answer`` means to ``command``."""
         return client.meaning(command, answer)
 
+    def recognises(self, answer: Answer) -> bool:
+        """Who has been told in the opening request who the client is, says that it was told."""
+        was_told = answer.ok and answer.text == ACCEPTANCE[e.Authentication.ALREADY]
+        return was_told is not self._capabilities.proof
+
+    def program_of(
+        self,
+        command: c.UploadProgram | c.LaunchInstance | c.LaunchFromRegistry | c.LaunchServerInstance,
+    ) -> str:
+        """The name, without a version: a launch may name none, and means the newest then."""
+        match command:
+            case c.UploadProgram():
+                return program_in(command.manifest or "", command.hash).name
+            case c.LaunchFromRegistry():
+                return command.name.partition("@")[0]
+            case c.LaunchInstance() | c.LaunchServerInstance():
+                return name_of(command.hash).name
+            case _:
+                assert_never(command)
+
+    def registered_name(self, command: c.UploadProgram) -> str | None:
+        """What the manifest says, unless it leaves the naming to the hash."""
+        program = program_in(command.manifest or "", command.hash)
+        return None if program == name_of(command.hash) else str(program)
+
+    def may_be_launch(
+        self, command: c.LaunchInstance | c.LaunchFromRegistry, info: e.InstanceInfo
+    ) -> bool:
+        """Whether it is the same program with an equal input."""
+        return client.may_be_launch(command, info)
+
     def slot(self, command: c.UploadCommand) -> Hashable:
         """Programs are kept apart by their requests, blobs by instance and hash."""
         if isinstance(command, c.UploadBlob):
@@ -150,16 +195,30 @@ class ProcessDialect:
 
     def decode_request(self, payload: bytes) -> ClientMessage:
         """Read one message of a client's; `Unknown` for all that a server could not read."""
+        if (large := self._too_large(len(payload))) is not None:
+            return large
         try:
-            message = unpack_map(payload)
-            name = field(message, "type", str)
+            return server.read(unpack_map(payload))
         except RemoteProtocolError as exc:
             return Unknown(str(exc))
+
+    def decode_request_text(self, text: str) -> ClientMessage:
+        """A text message is JSON, and read like any other. Bytes cannot stand in it."""
+        if (large := self._too_large(len(text))) is not None:
+            return large
         try:
-            reader = server.CLIENT_MESSAGES.get(name)
-            return Unknown(name) if reader is None else reader(message)
-        except RemoteProtocolError as exc:
-            return Unknown(f"{name}: {exc}")
+            message = read_json(text)
+        except ValueError as exc:
+            return Unknown(f"a text message is not JSON: {exc}")
+        if not isinstance(message, dict):
+            return Unknown(f"a text message is {type(message).__name__}, not an object")
+        return server.read(message)
+
+    def _too_large(self, size: int) -> Unknown | None:
+        limit = self._capabilities.frame_bytes
+        if size <= limit:
+            return None
+        return Unknown(f"it has {size} bytes, and no more than {limit} are taken", too_large=True)
 
     def encode_outcome(self, command: c.Command, outcome: e.Outcome) -> bytes:
         """The answer to ``command``."""
@@ -190,9 +249,25 @@ class ProcessDialect:
         }
         return bin_prefix(fields, "chunk_data", length)
 
-    def encode_notice(self, text: str) -> bytes:
-        """An error that names no request. Real servers write it as JSON in a text message."""
-        return pack({"type": "error", "message": text})
+    def encode_notice(self, text: str) -> str:
+        """An error that names no request, which is a text message."""
+        return server.text_message({"type": "error", "message": text})
+
+    def encode_done(self) -> str:
+        """Behind an answer, a signal and a chunk; for who is attached, when the instance ends."""
+        return server.text_message({"type": "turn_done"})
+
+    def encode_unread(self, unknown: Unknown) -> str:
+        """An error that names no request, since none could be read."""
+        return self.encode_notice(f"bad client frame: {unknown.name}")
+
+    def upload_slot(self, chunk: UploadChunk) -> Hashable:
+        """Programs are kept apart by their requests, files by instance and hash."""
+        return chunk.request_id if chunk.instance_id is None else (chunk.instance_id, chunk.hash)
+
+    def answers_misfit(self, chunk: UploadChunk) -> bool:
+        """What is wrong with a program is told when its last chunk comes, and not before."""
+        return chunk.position >= chunk.total - 1
 
     def describe(self, problem: ChunkProblem) -> str:
         """How these servers word what is wrong with a chunk."""
@@ -212,6 +287,19 @@ class ProcessDialect:
         except ValueError:
             return "Invalid process_id"
         return "Process not found"
+
+    def refusal(self, command: c.Command, why: Refusal, detail: str = "") -> str | None:
+        """How these servers word a no."""
+        return refusal_words(server.REFUSALS, command, why, detail)
+
+
+def _check_binary(data: c.Buffer) -> None:
+    start = bytes(memoryview(data).cast("B")[: len(_WASM)])
+    if start != _WASM:
+        raise LocalProtocolError(
+            f"this is no WebAssembly (it begins with {start!r}): a program in source needs a "
+            f"manifest that says what it is, as in {_EXAMPLE}"
+        )
 
 
 def _check_input(command: c.LaunchInstance | c.LaunchFromRegistry) -> None:
@@ -240,6 +328,12 @@ PROCESS_0_3: Final = ProcessDialect(
         confirms_blobs=False,
         detached_launch_has_id=False,
         keeps_instances=False,
+        keeps_output=False,
+        keeps_finished=False,
+        terminates_unknown=False,
+        query_subjects=frozenset({"model_status"}),
+        any_target=True,
+        answers_close=True,
     )
 )
 """The dialect of servers 0.3 to 0.4: a challenge for users, a token for the server's own."""
@@ -263,6 +357,12 @@ PROCESS_0_5: Final = ProcessDialect(
         confirms_blobs=False,
         detached_launch_has_id=False,
         keeps_instances=False,
+        keeps_output=False,
+        keeps_finished=False,
+        terminates_unknown=False,
+        query_subjects=frozenset({"model_status"}),
+        any_target=False,
+        answers_close=False,
     )
 )
 """The dialect of servers 0.5: who the user is, the opening request says, and nobody asks again."""

@@ -16,7 +16,7 @@ from pie_proto.dialects.common import (
     identified,
     launched_id,
 )
-from pie_proto.dialects.process.naming import Program, manifest_for, name_of
+from pie_proto.dialects.process.naming import Program, completed, name_of
 from pie_proto.dialects.wire import field
 from pie_proto.errors import RemoteProtocolError
 from pie_proto.json_text import read_json
@@ -34,6 +34,7 @@ __all__ = [
     "RUNNING",
     "SERVER_MESSAGES",
     "chunk_fields",
+    "may_be_launch",
     "meaning",
     "read_text",
     "request_fields",
@@ -46,6 +47,11 @@ RUNNING: Final = "Running"
 
 KILLED: Final = "Signal"
 """The error of an instance that was terminated. An exception's text begins with its type."""
+
+_BY_NAME: Final = (
+    "these servers know programs by name: what was uploaded with a manifest that names it is "
+    "launched from the registry, by that name"
+)
 
 _EVENTS: Final = {
     "stdout": e.Event.Stdout,
@@ -105,13 +111,33 @@ def _program(text: str) -> Program:
 
 
 def _launch(program: str, command: c.LaunchInstance | c.LaunchFromRegistry) -> dict[str, object]:
-    given = command.input
     return {
         "type": "launch_process",
         "inferlet": program,
-        "input": input_from(command.arguments) if given is None else given,
+        "input": _input(command),
         "capture_outputs": not command.detached,
     }
+
+
+def _input(command: c.LaunchInstance | c.LaunchFromRegistry) -> str:
+    return input_from(command.arguments) if command.input is None else command.input
+
+
+def may_be_launch(command: c.LaunchInstance | c.LaunchFromRegistry, info: e.InstanceInfo) -> bool:
+    """Whether a row of a list shows what a launch could have made."""
+    name, at, version = (
+        command.name.partition("@")
+        if isinstance(command, c.LaunchFromRegistry)
+        else str(name_of(command.hash)).partition("@")
+    )
+    running, _, running_version = (info.program or "").partition("@")
+    if name != running or (at and version != running_version):
+        return False
+    # What is checked when it is sent is JSON; what a server says may be anything.
+    try:
+        return read_json(_input(command)) == read_json(info.input or "{}")
+    except ValueError:
+        return False
 
 
 def chunk_fields(
@@ -121,12 +147,11 @@ def chunk_fields(
     place: dict[str, object] = {"chunk_index": index, "total_chunks": total}
     match command:
         case c.UploadProgram():
-            manifest = command.manifest
             return {
                 "type": "add_program",
                 "corr_id": request_id,
                 "program_hash": command.hash,
-                "manifest": manifest_for(command.hash) if manifest is None else manifest,
+                "manifest": completed(command.manifest or "", command.hash),
                 # Without, a server that has another program of this name keeps that, and says yes.
                 "force_overwrite": True,
                 **place,
@@ -205,7 +230,8 @@ def meaning(command: c.Command, answer: Answer) -> e.Outcome:
     """What an answer means to its command. Raises `RemoteProtocolError` if nothing."""
     request_id, text = answer.request_id, answer.text
     if not answer.ok:
-        return e.Failed(request_id, command, text)
+        advice = _BY_NAME if isinstance(command, c.LaunchInstance) else ""
+        return e.Failed(request_id, command, text, advice)
     match command:
         case c.Identify():
             return identified(request_id, text)

@@ -11,6 +11,7 @@ from pie_proto.errors import LocalProtocolError
 
 __all__ = [
     "Program",
+    "completed",
     "hash_in",
     "is_identifier",
     "is_name",
@@ -70,14 +71,23 @@ def is_identifier(text: str) -> bool:
     return "@" in text and is_name(text)
 
 
-def program_in(manifest: str) -> Program:
-    """What a manifest calls its program. Raises `LocalProtocolError` if servers could not tell."""
-    try:
-        package = tomllib.loads(manifest).get("package")
-    except (ValueError, RecursionError) as exc:
-        raise LocalProtocolError(f"the manifest is not TOML: {exc}") from exc
+def completed(manifest: str, program_hash: str) -> str:
+    """The manifest with a ``[package]``: one that has none has its program called after its hash.
+
+    Raises `LocalProtocolError` if it is not TOML.
+    """
+    if "package" in _read(manifest):
+        return manifest
+    return f"{manifest.rstrip()}\n\n{manifest_for(program_hash)}".lstrip()
+
+
+def program_in(manifest: str, program_hash: str) -> Program:
+    """What a program is called. Raises `LocalProtocolError` if servers could not tell."""
+    package = _read(manifest).get("package")
+    if package is None:
+        return name_of(program_hash)
     if not isinstance(package, dict):
-        raise LocalProtocolError('the manifest has no table "[package]" with name and version')
+        raise LocalProtocolError('the manifest\'s "package" is no table with name and version')
     for key in Program._fields:
         if not isinstance(package.get(key), str):
             raise LocalProtocolError(f"the manifest's [package] has no text {key!r}")
@@ -88,3 +98,10 @@ def program_in(manifest: str) -> Program:
             "a name without '/' and '@' and a version of three numbers, as in echo@0.1.0"
         )
     return program
+
+
+def _read(manifest: str) -> dict[str, object]:
+    try:
+        return tomllib.loads(manifest)
+    except (ValueError, RecursionError) as exc:
+        raise LocalProtocolError(f"the manifest is not TOML: {exc}") from exc

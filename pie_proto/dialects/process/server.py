@@ -14,10 +14,10 @@ from pie_proto.dialects.common import ACCEPTANCE, encoded, request_id_in, signat
 from pie_proto.dialects.process.client import KILLED
 from pie_proto.dialects.process.naming import Program, hash_in, manifest_for
 from pie_proto.dialects.wire import field
-from pie_proto.errors import LocalProtocolError
-from pie_proto.messages import ClientMessage, UploadChunk
+from pie_proto.errors import LocalProtocolError, RemoteProtocolError
+from pie_proto.messages import ClientMessage, Refusal, Unknown, UploadChunk
 
-__all__ = ["CLIENT_MESSAGES", "answer_text", "event_fields"]
+__all__ = ["REFUSALS", "answer_text", "event_fields", "read", "text_message"]
 
 _Fields = Mapping[str, object]
 
@@ -72,7 +72,7 @@ def _file_chunk(message: _Fields) -> ClientMessage:
     )
 
 
-CLIENT_MESSAGES: Final[dict[str, Callable[[_Fields], ClientMessage]]] = {
+_CLIENT_MESSAGES: Final[dict[str, Callable[[_Fields], ClientMessage]]] = {
     "auth_identify": _asks(lambda m: c.Identify(field(m, "username", str))),
     "auth_prove": _asks(lambda m: c.AnswerChallenge(signature(field(m, "signature", str)))),
     "auth_by_token": _asks(lambda m: c.AuthenticateWithToken(field(m, "token", str))),
@@ -88,7 +88,32 @@ CLIENT_MESSAGES: Final[dict[str, Callable[[_Fields], ClientMessage]]] = {
     "terminate_process": _asks(lambda m: c.TerminateInstance(field(m, "process_id", str))),
 }
 
+
+def read(message: _Fields) -> ClientMessage:
+    """What a client's message says, however it was written; `Unknown` if it cannot be read."""
+    try:
+        name = field(message, "type", str)
+        reader = _CLIENT_MESSAGES.get(name)
+        return Unknown(name[:80]) if reader is None else reader(message)
+    except RemoteProtocolError as exc:
+        return Unknown(str(exc))
+
+
 # ----------------------------------------------------------------------------------------- to write
+
+REFUSALS: Final[dict[tuple[type[c.Command], Refusal], str | None]] = {
+    (c.AttachInstance, Refusal.NOT_FOUND): "Process not found",
+    (c.AttachInstance, Refusal.MALFORMED_ID): "Invalid process_id",
+    (c.AttachInstance, Refusal.TAKEN): "Cannot attach: already attached",
+    (c.TerminateInstance, Refusal.NOT_FOUND): "Process not found",
+    (c.TerminateInstance, Refusal.MALFORMED_ID): "Invalid process ID",
+    (c.ProgramExists, Refusal.PROGRAM_NAME): "Invalid program identifier {detail}",
+    (c.UploadProgram, Refusal.MANIFEST): (
+        "Invalid manifest: Failed to parse manifest TOML: {detail}"
+    ),
+    (c.Query, Refusal.SUBJECT): "Unknown query subject: {detail}",
+}
+"""How these servers word a no; that a subject is unknown, in words of our own."""
 
 _KINDS: Final = {
     e.Event.Stdout: "stdout",
@@ -107,6 +132,17 @@ def event_fields(event: e.InstanceEvent) -> dict[str, object]:
         # The one text by which a client tells that an instance was terminated.
         "value": KILLED if event.event is e.Event.Aborted else event.data,
     }
+
+
+def text_message(fields: dict[str, object]) -> str:
+    """A message as JSON. Raises `LocalProtocolError` for what is no valid Unicode."""
+    text = json.dumps(fields, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError as exc:
+        raise LocalProtocolError(f"a text message cannot be UTF-8: {exc}") from exc
+    # As real servers write it, without spaces.
+    return json.dumps(fields, separators=(",", ":"))
 
 
 def answer_text(command: c.Command, outcome: e.Outcome, abilities: Capabilities) -> str:

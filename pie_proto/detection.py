@@ -1,0 +1,79 @@
+"""Which family a server is of, told by which of several identifications it answers.
+
+Each family drops the other's without a word, so all are sent back to back, the oldest vocabulary
+first, each with an id of its own. There is no guess, no time-out and no second connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pie_proto import commands as c
+from pie_proto.dialects import Dialect
+from pie_proto.errors import LocalProtocolError, RemoteProtocolError
+from pie_proto.messages import Answer, ServerMessage, Unknown
+
+__all__ = ["Detection"]
+
+
+class Detection:
+    """The families that a server may be of, until it has said one thing that only one says."""
+
+    def __init__(self, families: Sequence[Dialect]) -> None:
+        self._families = tuple(families)
+        self._ids: dict[str, int] = {}
+        self.found: Dialect | None = None
+        """The family, once it is known."""
+
+    def vocabularies(self, command: c.Identify | c.AuthenticateWithToken) -> list[Dialect]:
+        """One family for each vocabulary in which ``command`` can be said, oldest first.
+
+        Raises `LocalProtocolError` if no family can do it.
+        """
+        objections = []
+        chosen: dict[str, Dialect] = {}
+        for family in self._families:
+            objection = family.objection(command)
+            if objection is None:
+                chosen.setdefault(family.capabilities.name, family)
+            else:
+                objections.append(objection)
+        if not chosen:
+            raise LocalProtocolError("; ".join(objections))
+        return list(chosen.values())
+
+    def asked(self, family: Dialect, request_id: int) -> None:
+        """The command was sent in this family's vocabulary, with this id."""
+        self._ids[family.capabilities.name] = request_id
+
+    def read(self, payload: bytes | str) -> ServerMessage:
+        """Read a message of a server that may be of any of these families.
+
+        Sets ``found`` if it answers one of the identifications: the answer then carries the id of
+        the first of them. Raises `RemoteProtocolError` for what none of them can read.
+        """
+        message: ServerMessage | None = None
+        problem: RemoteProtocolError | None = None
+        for family in self._families:
+            try:
+                read = (
+                    family.decode(payload)
+                    if isinstance(payload, bytes)
+                    else family.decode_text(payload)
+                )
+            except RemoteProtocolError as exc:
+                problem = problem or exc
+                continue
+            if (
+                isinstance(read, Answer)
+                and read.request_id == self._ids.get(family.capabilities.name)
+                and family.recognises(read)
+            ):
+                self.found = family
+                return read._replace(request_id=min(self._ids.values()))
+            if message is None or isinstance(message, Unknown):
+                message = read
+        if message is None:
+            assert problem is not None  # noqa: S101 - there is at least one family
+            raise problem
+        return message
