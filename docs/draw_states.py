@@ -37,8 +37,10 @@ TABLES: tuple[tuple[str, str, Mapping[tuple[Enum, Enum], Enum], type[Enum]], ...
     ("Transfer", "One upload of a client's.", states.TRANSFER, states.TransferState),
     (
         "Detached launch",
-        "One detached launch, where the server does not say which instance it made: it is told by "
-        "what is new in the list of instances. One is under way at a time.",
+        (
+            "One detached launch, where the server does not say which instance it made: it is told "
+            "by what is new in the list of instances. One is under way at a time."
+        ),
         states.DETACHED_LAUNCH,
         states.DetachedLaunchState,
     ),

@@ -3,7 +3,7 @@
 from pie_anyio.agent import SshAgentSigner
 from pie_anyio.client import PieClient
 from pie_anyio.instance import Instance
-from pie_files import KeyFileWarning, ParsedPrivateKey
+from pie_files import KeyFileWarning, ParsedPrivateKey, ReceivedBlob
 from pie_proto import (
     AgentError,
     AttachFailed,
@@ -15,6 +15,7 @@ from pie_proto import (
     InstanceEnded,
     InstanceFailed,
     InstanceInfo,
+    JSONValue,
     KeyFormatError,
     LaunchFailed,
     Limits,
@@ -42,6 +43,7 @@ __all__ = [
     "InstanceEnded",
     "InstanceFailed",
     "InstanceInfo",
+    "JSONValue",
     "KeyFileWarning",
     "KeyFormatError",
     "LaunchFailed",
@@ -51,6 +53,7 @@ __all__ = [
     "PieClient",
     "PieError",
     "QueryFailed",
+    "ReceivedBlob",
     "RemoteProtocolError",
     "RequestFailed",
     "RequestTimeout",

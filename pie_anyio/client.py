@@ -20,7 +20,7 @@ from pie_anyio.lifetime import Background, on_asyncio
 from pie_anyio.proxy import proxy_for
 from pie_anyio.sources import open_content
 from pie_anyio.transport import connect_stream
-from pie_files import UploadContent
+from pie_files import ReceivedBlob, UploadContent
 from pie_proto import (
     DEFAULT_LIMITS,
     ConnectionState,
@@ -165,7 +165,9 @@ class PieClient:
         if scope.cancelled_caught:
             seconds = f"{self._limits.handshake_timeout:g} s"
             raise ConnectFailed(f"no connection to {self._address.uri} within {seconds}")
-        connection = opening.connection(self._address.host_header, now=started, limits=self._limits)
+        connection = opening.connection(
+            self._address.host_header, now=started, limits=self._limits, blob_type=ReceivedBlob
+        )
         driver = self._driver = Driver(stream, connection, self._on_notice)
         self._background = Background()
         await self._background.start(driver.run, f"PieClient {self._address.uri}")

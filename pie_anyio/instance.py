@@ -15,6 +15,7 @@ from pie_files import BlobFolder, UploadContent
 from pie_proto import commands as c
 from pie_proto.events import Event
 from pie_proto.instance_view import EVENTS_PER_CHECKPOINT, InstanceView, Refusal
+from pie_proto.json_text import JSONValue
 
 __all__ = ["Instance"]
 
@@ -51,6 +52,8 @@ class Instance:
 
     async def recv(self) -> tuple[Event, str | bytes]:
         """The next event: its kind, and its data (``bytes`` for `Event.Blob`, else ``str``).
+
+        Those ``bytes`` are a `ReceivedBlob`, which has a name and can be saved to a file.
 
         Waits for one if there is none. The last event of an instance is a terminal one
         (`Event.is_terminal`); after it, and at once, this raises `InstanceEnded`. Events received
@@ -107,8 +110,13 @@ class Instance:
                 return received
         return await self.recv()
 
-    async def result(self) -> str:
+    async def result(self) -> JSONValue:
         """Wait for the end, dropping what comes before it; the program's return value.
+
+        Servers up to 0.2 give it as text. Later ones give JSON, which is read here; a string comes
+        as it is, so a program that returns the text ``5`` and one that returns the number give 5.
+        What is no JSON, ``""`` for nothing among it, stays text. The text itself is always the data
+        of `Event.Completed`.
 
         Raises `InstanceFailed` if it did not complete. Cancel-safe: the end is not lost. Once the
         end was read, it is told again at any time.

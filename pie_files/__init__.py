@@ -4,7 +4,7 @@ Everything here blocks, and imports no event loop: a driver calls it in a worker
 package of its own because the core opens no file, and the drivers know nothing of each other.
 """
 
-from pie_files.blobs import BlobFolder
+from pie_files.blobs import BlobFolder, ReceivedBlob
 from pie_files.keys import KeyFileWarning, ParsedPrivateKey
 from pie_files.sources import FileSource, SourceChanged, UploadContent
 
@@ -13,6 +13,7 @@ __all__ = [
     "FileSource",
     "KeyFileWarning",
     "ParsedPrivateKey",
+    "ReceivedBlob",
     "SourceChanged",
     "UploadContent",
 ]

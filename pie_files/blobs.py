@@ -1,19 +1,70 @@
-"""A folder that blobs are received into, piece by piece, each under its hash."""
+"""Blobs in files: received into a folder piece by piece, or kept there when they have come."""
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
+import stat
 import threading
 from pathlib import Path
 
+from pie_files.names import beside, safe_name
 from pie_proto.commands import hash_of
-from pie_proto.events import BlobPiece
+from pie_proto.events import Blob, BlobPiece
 
-__all__ = ["BlobFolder"]
+__all__ = ["BlobFolder", "ReceivedBlob"]
 
 
 _NUMBERS = itertools.count(1)
+_MARK_LENGTHS = (8, 16, 32, 64)
+_READ_SIZE = 1024 * 1024
+
+
+class ReceivedBlob(Blob):
+    """What an instance sent as a blob: its bytes, with ``name`` and ``hash``, and `save`."""
+
+    def save(self, folder: str | os.PathLike[str]) -> Path:
+        """Keep it in a file of ``folder``; the path of that file. Blocks.
+
+        A large one is a matter for a worker thread: ``await anyio.to_thread.run_sync(data.save,
+        folder)``, or ``trio.to_thread``.
+
+        The file is called after ``name``, as far as that is fit to name one (no folder, nothing
+        hidden, nothing that is no name on some system, at most 255 bytes), else it is called by the
+        hash. No file is ever overwritten: if the name is taken, it has the beginning of the hash
+        before its suffix. A file there that has one of these names and the same content is taken
+        for it.
+
+        Under its name it is whole: until then it is a file that ends in ``.part``, which is removed
+        if something goes wrong. Raises `NotADirectoryError` if there is no such folder, and
+        `OSError` as the system does.
+        """
+        place = _existing(folder)
+        name = safe_name(self.name or "") or self.hash
+        others = (beside(name, "-" + self.hash[:length]) for length in _MARK_LENGTHS)
+        part: Path | None = None
+        try:
+            for path in (place / each for each in (name, *others)):
+                if not os.path.lexists(path):
+                    part = part or self._write(place)
+                    if _publish(part, path):
+                        return path
+                if _holds(path, self):
+                    return path
+        finally:
+            if part is not None:
+                part.unlink(missing_ok=True)
+        raise FileExistsError(errno.EEXIST, "so are the names beside it", str(place / name))
+
+    def _write(self, folder: Path) -> Path:
+        part = _new_part(folder, self.hash)
+        try:
+            part.write_bytes(self)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+        return part
 
 
 class BlobFolder:
@@ -27,9 +78,7 @@ class BlobFolder:
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self._folder = Path(folder)
-        if not self._folder.is_dir():
-            raise NotADirectoryError(f"there is no folder {os.fspath(folder)!r} to keep blobs in")
+        self._folder = _existing(folder)
         self._parts: dict[str, Path] = {}
         self._lock = threading.Lock()
         self._closed = False
@@ -41,26 +90,30 @@ class BlobFolder:
         piece may then be written again. A file of that name, with the same content therefore, is
         replaced.
         """
-        piece = data if isinstance(data, BlobPiece) else _whole(data)
-        whole = self._folder / piece.hash
+        match data:
+            case BlobPiece():
+                content_hash, offset, is_last = data.hash, data.offset, data.is_last
+            case Blob():
+                content_hash, offset, is_last = data.hash, 0, True
+            case _:
+                content_hash, offset, is_last = hash_of(data), 0, True
+        whole = self._folder / content_hash
         with self._lock:
             if self._closed:
                 return None
-            part = self._parts.get(piece.hash)
+            part = self._parts.get(content_hash)
             if part is None:
-                if piece.offset:
+                if offset:
                     return str(whole)  # it was finished by the caller who was interrupted
-                part = self._folder / f"{piece.hash}.{os.getpid()}-{next(_NUMBERS)}.part"
-                part.touch(exist_ok=False)
-                self._parts[piece.hash] = part
+                part = self._parts[content_hash] = _new_part(self._folder, content_hash)
             # Opened anew for each piece: a receiver who is forgotten leaves no file open.
             with part.open("r+b") as file:
-                file.seek(piece.offset)
-                file.write(piece)
-            if not piece.is_last:
+                file.seek(offset)
+                file.write(data)
+            if not is_last:
                 return None
             part.replace(whole)
-            del self._parts[piece.hash]
+            del self._parts[content_hash]
             return str(whole)
 
     def close(self) -> None:
@@ -72,5 +125,64 @@ class BlobFolder:
             self._parts.clear()
 
 
-def _whole(data: bytes) -> BlobPiece:
-    return BlobPiece(data, hash=hash_of(data), offset=0, is_last=True)
+def _existing(folder: str | os.PathLike[str]) -> Path:
+    path = Path(folder)
+    if not path.is_dir():
+        raise NotADirectoryError(f"there is no folder {os.fspath(folder)!r} to keep blobs in")
+    return path
+
+
+def _new_part(folder: Path, content_hash: str) -> Path:
+    """An empty file of our own, for what is not whole."""
+    while True:
+        part = folder / f"{content_hash}.{os.getpid()}-{next(_NUMBERS)}.part"
+        try:
+            part.touch(exist_ok=False)
+        except FileExistsError:
+            continue  # of a process that is no more, or of somebody who guesses
+        return part
+
+
+def _publish(part: Path, path: Path) -> bool:
+    """Give what is whole its name, unless that is taken."""
+    try:
+        os.link(part, path)
+    except FileExistsError:
+        return False
+    except OSError:
+        return _replace_nothing(part, path)
+    return True
+
+
+def _replace_nothing(part: Path, path: Path) -> bool:
+    """As `_publish`, where files cannot have two names (FAT, some network drives).
+
+    For a moment there is an empty file of that name, for renaming would overwrite what is there.
+    """
+    try:
+        path.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    try:
+        part.replace(path)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    return True
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    """Whether it is a file, no link to one, with just this content."""
+    view, offset = memoryview(content), 0
+    try:
+        found = path.lstat()
+        if not stat.S_ISREG(found.st_mode) or found.st_size != len(content):
+            return False
+        with path.open("rb") as file:
+            while piece := file.read(_READ_SIZE):
+                if piece != view[offset : offset + len(piece)]:
+                    return False
+                offset += len(piece)
+    except OSError:
+        return False  # whatever it is, it may not be looked at, or is gone
+    return offset == len(content)

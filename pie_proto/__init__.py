@@ -50,6 +50,7 @@ from pie_proto.events import (
     Attached,
     Authenticated,
     Authentication,
+    Blob,
     BlobPiece,
     BlobUploaded,
     ChallengeReceived,
@@ -80,6 +81,7 @@ from pie_proto.events import (
     TimedOut,
     UnknownMessage,
 )
+from pie_proto.json_text import JSONValue
 from pie_proto.keys import ParsedPrivateKey, Signer
 from pie_proto.limits import DEFAULT_LIMITS, Limits
 from pie_proto.link import TransportAction
@@ -100,6 +102,7 @@ __all__ = [
     "Authentication",
     "AuthenticationError",
     "AuthenticationState",
+    "Blob",
     "BlobPiece",
     "BlobUploaded",
     "ChallengeReceived",
@@ -125,6 +128,7 @@ __all__ = [
     "InstanceReadable",
     "InstanceState",
     "InstancesListed",
+    "JSONValue",
     "KeyFormatError",
     "LaunchFailed",
     "LaunchFromRegistry",

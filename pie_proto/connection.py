@@ -42,8 +42,8 @@ class ClientConnection:
 
     ``host`` is what the ``Host`` header says, ``target`` the path of the WebSocket. ``dialect`` is
     that of the server's family, or several, as for `ClientSession`. ``now`` is any clock that does
-    not go back, in seconds. The opening handshake is ready in `data_to_send` from the start. Not
-    thread-safe: one thread at a time.
+    not go back, in seconds. Blobs come as a ``blob_type``. The opening handshake is ready in
+    `data_to_send` from the start. Not thread-safe: one thread at a time.
     """
 
     def __init__(
@@ -56,9 +56,10 @@ class ClientConnection:
         dialect: Dialect | Sequence[Dialect] = INSTANCE,
         limits: Limits = DEFAULT_LIMITS,
         entropy: Callable[[int], bytes] = os.urandom,
+        blob_type: type[e.Blob] = e.Blob,
     ) -> None:
         self._limits = limits
-        self._session = ClientSession(dialect=dialect, limits=limits)
+        self._session = ClientSession(dialect=dialect, limits=limits, blob_type=blob_type)
         self._link = Link(Role.CLIENT, limits=limits, now=now, entropy=entropy)
         self._link.websocket.open(host, target, headers)
         self._now = now

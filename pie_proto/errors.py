@@ -145,16 +145,29 @@ class AgentError(PieError):
 
 
 class ConnectFailed(ConnectionError):
-    """No connection could be made. ``status`` and ``body`` where an HTTP server answered."""
+    """No connection could be made. ``status`` and ``body`` where an HTTP server answered.
 
-    def __init__(self, message: str, *, status: int | None = None, body: str = "") -> None:
+    ``location`` is where its answer points to, if it does.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        body: str = "",
+        location: str | None = None,
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.body = body
+        self.location = location
 
     def at(self, where: str) -> ConnectFailed:
         """The same, beginning with where the connection was to go."""
-        named = ConnectFailed(f"{where}: {self}", status=self.status, body=self.body)
+        named = ConnectFailed(
+            f"{where}: {self}", status=self.status, body=self.body, location=self.location
+        )
         named.__cause__ = self.__cause__
         return named
 
@@ -224,16 +237,26 @@ def describe_cause(exc: BaseException) -> str:
     return str(exc) or type(exc).__name__
 
 
+_HTTP_ADVICE = {
+    401: ' (servers 0.5 want to be told who asks: identity="TENANT/USER")',
+    404: " (the path may be wrong: servers 0.5 listen on /v1/ws)",
+}
+
+
 def _closed(event: ConnectionClosed) -> PieError | ConnectFailed | ConnectionLost:
     if not event.opened:
         if event.violation is not None:
             return ConnectFailed(f"no WebSocket was opened: {event.violation}")
         if event.status is not None:
+            where = f", and points to {event.location}" if event.location else ""
+            advice = _HTTP_ADVICE.get(event.status, "")
             said = f": {event.body}" if event.body else ""
             return ConnectFailed(
-                f"the server answered HTTP {event.status} instead of opening a WebSocket{said}",
+                f"the server answered HTTP {event.status} instead of opening a WebSocket"
+                f"{where}{advice}{said}",
                 status=event.status,
                 body=event.body,
+                location=event.location,
             )
         why = event.reason or "the connection ended before the WebSocket was open"
         return ConnectFailed(f"no WebSocket was opened: {why}")

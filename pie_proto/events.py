@@ -17,6 +17,7 @@ __all__ = [
     "Attached",
     "Authenticated",
     "Authentication",
+    "Blob",
     "BlobPiece",
     "BlobUploaded",
     "ChallengeReceived",
@@ -98,12 +99,34 @@ _TERMINAL = frozenset(
 class InstanceEvent(NamedTuple):
     """One event of one instance: ``data`` is ``bytes`` for `Event.Blob`, ``str`` for all others.
 
-    After ``stream_blobs``, the ``bytes`` of an `Event.Blob` may be a `BlobPiece`.
+    To a client those ``bytes`` are a `Blob`, or after ``stream_blobs`` a `BlobPiece`.
     """
 
     instance_id: str
     event: Event
     data: str | bytes
+
+
+class Blob(bytes):
+    """What an instance sent as a blob: its bytes, and what is known of them."""
+
+    name: str | None
+    """What the program calls it, in its own words, if anything: no path, and not to be made one.
+
+    At most 4096 characters; one that is longer is none. Servers up to 0.2 tell no names.
+    """
+    hash: str
+    """The hash of the content, 64 characters of lower-case hex. It has been checked."""
+
+    # The hash that Pie gives to content, in the dialects and everywhere, has no other name.
+    def __new__(cls, data: bytes, *, hash: str, name: str | None = None) -> Self:  # noqa: A002
+        """A blob with these bytes; they are copied."""
+        blob = super().__new__(cls, data)
+        blob.hash, blob.name = hash, name
+        return blob
+
+    def __getnewargs_ex__(self) -> tuple[tuple[bytes], dict[str, str | None]]:
+        return (bytes(self),), {"hash": self.hash, "name": self.name}
 
 
 class BlobPiece(bytes):
@@ -119,12 +142,21 @@ class BlobPiece(bytes):
     """Where in the blob it stands, in bytes."""
     is_last: bool
     """Whether the blob is whole with it."""
+    name: str | None
+    """What the program calls the blob, as `Blob.name`."""
 
-    # The hash that Pie gives to content, in the dialects and everywhere, has no other name.
-    def __new__(cls, data: bytes, *, hash: str, offset: int, is_last: bool) -> Self:  # noqa: A002
-        """A piece with these bytes."""
+    def __new__(
+        cls,
+        data: bytes,
+        *,
+        hash: str,  # noqa: A002
+        offset: int,
+        is_last: bool,
+        name: str | None = None,
+    ) -> Self:
+        """A piece with these bytes; they are copied."""
         piece = super().__new__(cls, data)
-        piece.hash, piece.offset, piece.is_last = hash, offset, is_last
+        piece.hash, piece.offset, piece.is_last, piece.name = hash, offset, is_last, name
         return piece
 
 
@@ -178,7 +210,8 @@ class ConnectionClosed:
 
     ``code`` and ``reason`` are those of the WebSocket Close frame, where there was one.
     ``violation`` says how the peer broke the protocol, if it did. ``opened`` tells whether the
-    handshake had been done; ``status`` and ``body`` are what an HTTP server answered instead.
+    handshake had been done; ``status``, ``body`` and ``location`` (where its answer points to) are
+    what an HTTP server answered instead.
     """
 
     by: Closer
@@ -188,6 +221,7 @@ class ConnectionClosed:
     opened: bool = True
     status: int | None = None
     body: str = ""
+    location: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,7 @@ _RAW_BODY_BYTES = 16 * 1024
 
 _BLANK_LINE = re.compile(rb"\n\r?\n")  # where h11 ends a head
 _INFORMATIONAL = re.compile(rb"HTTP/1\.[0-9] 1(?!01)[0-9]{2}(?![0-9])")
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")  # but tab and line ends
 _HANDSHAKE_KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")  # 16 bytes
 
 
@@ -80,12 +81,14 @@ class HandshakeAccepted:
 class HandshakeRejected:
     """The server answered with HTTP instead (client role); nothing follows.
 
-    ``body`` is the start of the answer's body, at most ``Limits.handshake_body_bytes``.
+    ``body`` is the start of the answer's body, ``location`` that of where it points to, if it does:
+    at most ``Limits.handshake_body_bytes`` of each, without control characters.
     """
 
     status: int
     headers: Headers
     body: str
+    location: str | None = None
 
 
 HandshakeEvent: TypeAlias = HandshakeRequested | HandshakeAccepted | HandshakeRejected
@@ -231,10 +234,14 @@ class Handshake:
         bound = self._body_bound
         if not complete and len(self._body) < bound and self._raw_body_room:
             return None
+        headers = self._rejection.headers
+        places = (value for name, value in headers if name.lower() == b"location")
+        location = next(places, None)
         return HandshakeRejected(
             status=self._rejection.status_code,
-            headers=_decoded(self._rejection.headers),
-            body=self._body[:bound].decode("utf-8", "replace"),
+            headers=_decoded(headers),
+            body=_shown(self._body[:bound]),
+            location=None if location is None else _shown(location[:bound]),
         )
 
 
@@ -272,6 +279,11 @@ def _check_request(headers: Sequence[tuple[bytes, bytes]]) -> None:
     body = {b"content-length", b"transfer-encoding"}
     if any(name in body and value != b"0" for name, value in headers):
         raise RemoteProtocolError("the client's opening request has a body")
+
+
+def _shown(data: bytes | bytearray) -> str:
+    """What a stranger wrote, fit to be shown to people: it commands no terminal."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", data.decode("utf-8", "replace"))
 
 
 def _encoded(headers: Sequence[tuple[str, str]]) -> list[tuple[bytes, bytes]]:

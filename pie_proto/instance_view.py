@@ -13,6 +13,7 @@ from typing import Generic, TypeAlias, assert_never
 from pie_proto.dispatch import Dispatcher, W
 from pie_proto.errors import InstanceEnded, InstanceFailed, LocalProtocolError
 from pie_proto.events import Event, InstanceEvent
+from pie_proto.json_text import JSONValue, json_or_text
 from pie_proto.states import InstanceState
 
 __all__ = [
@@ -142,8 +143,11 @@ class InstanceView(Generic[W]):
             self.end = unread
         return unread.event, unread.data
 
-    def result(self) -> str:
-        """The return value, when the terminal event was read; raises `InstanceFailed`."""
+    def result(self) -> JSONValue:
+        """The return value, when the terminal event was read; raises `InstanceFailed`.
+
+        Where programs return JSON, what that says. A text that is no JSON is given as it is.
+        """
         event, data = self._terminal()
         if event is not Event.Completed:
             raise InstanceFailed(
@@ -151,7 +155,8 @@ class InstanceView(Generic[W]):
                 event=event,
                 data=data,
             )
-        return data
+        server = self._dispatcher.connection.server
+        return json_or_text(data) if server is not None and server.returns_json else data
 
     def check_told(self) -> None:
         """Raise, if nothing can be told to it: for a detached instance, or one that is over."""

@@ -126,7 +126,11 @@ class Link:
                     self._finish(
                         ConnectionInput.END,
                         ConnectionClosed(
-                            by=Closer.REMOTE, opened=False, status=event.status, body=event.body
+                            by=Closer.REMOTE,
+                            opened=False,
+                            status=event.status,
+                            body=event.body,
+                            location=event.location,
                         ),
                     )
                 case CloseReceived():

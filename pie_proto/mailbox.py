@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from pie_proto.errors import RemoteProtocolError
-from pie_proto.events import BlobPiece, Event, InstanceEvent
+from pie_proto.events import Blob, BlobPiece, Event, InstanceEvent
 from pie_proto.limits import Limits
 from pie_proto.messages import BlobChunk
 from pie_proto.states import INSTANCE, InstanceInput, InstanceState, next_state
@@ -14,6 +14,9 @@ from pie_proto.transfers import Assembly
 __all__ = ["Mailboxes"]
 
 _UNATTACHED = InstanceState.UNATTACHED
+
+# PATH_MAX of Linux: what is longer could be the name of nothing.
+_NAME_LENGTH = 4096
 
 
 class _Mailbox:
@@ -34,8 +37,9 @@ class Mailboxes:
     and resumes when they are down to ``limits.unread_low_bytes``.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, blob_type: type[Blob] = Blob) -> None:
         self._limits = limits
+        self._blob_type = blob_type
         self._boxes: dict[str, _Mailbox] = {}
         self._held: dict[str, list[InstanceEvent | BlobChunk]] = {}
         self._held_bytes = 0
@@ -152,7 +156,8 @@ class Mailboxes:
             return None
         assembly = box.blobs.get(chunk.hash)
         if assembly is None:
-            assembly = Assembly(chunk.hash, chunk.total, streamed=box.streams_blobs)
+            name = chunk.name if len(chunk.name or "") <= _NAME_LENGTH else None
+            assembly = Assembly(chunk.hash, chunk.total, name=name, streamed=box.streams_blobs)
             box.blobs[chunk.hash] = assembly
             self.assembling_bytes += assembly.cost
         kept, offset = 0 if assembly.streamed else len(chunk.data), assembly.size
@@ -172,10 +177,14 @@ class Mailboxes:
             self.assembling_bytes -= assembly.cost
         if assembly.streamed:
             data: bytes = BlobPiece(
-                chunk.data, hash=chunk.hash, offset=offset, is_last=assembly.complete
+                chunk.data,
+                hash=chunk.hash,
+                offset=offset,
+                is_last=assembly.complete,
+                name=assembly.name,
             )
         elif assembly.complete:
-            data = assembly.content()
+            data = self._blob_type(assembly.content(), hash=chunk.hash, name=assembly.name)
         else:
             return None
         return InstanceEvent(chunk.instance_id, Event.Blob, data)
@@ -200,7 +209,9 @@ class Mailboxes:
         self._held.setdefault(message.instance_id, []).append(message)
 
     def _held_cost(self, message: InstanceEvent | BlobChunk) -> int:
-        return self._limits.event_cost_bytes + len(message.instance_id) + len(message.data)
+        name = message.name if isinstance(message, BlobChunk) else None
+        cost = self._limits.event_cost_bytes + len(message.instance_id) + len(message.data)
+        return cost + len(name or "")
 
     def release_held(self, instance_id: str) -> bool:
         """Deliver what was held for an instance that is now known. True as for `deliver`."""
@@ -259,4 +270,7 @@ class Mailboxes:
 
 def _size(event: InstanceEvent, cost: int) -> int:
     # Characters stand for bytes: exact for ASCII, within a factor of four otherwise, and free.
-    return cost + len(event.data)
+    data = event.data
+    if isinstance(data, Blob | BlobPiece):
+        return cost + len(data) + len(data.name or "")
+    return cost + len(data)

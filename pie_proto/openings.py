@@ -16,6 +16,7 @@ from pie_proto.connection import ClientConnection
 from pie_proto.dialects import Dialect
 from pie_proto.dialects.process import PROCESS_0_5
 from pie_proto.errors import ConnectFailed
+from pie_proto.events import Blob
 from pie_proto.families import FAMILIES, family_named
 from pie_proto.limits import Limits
 from pie_proto.request_headers import checked_headers
@@ -36,10 +37,18 @@ class Opening:
     is_last: bool
     """Whether there is no other way if it fails."""
 
-    def connection(self, host: str, *, now: float, limits: Limits) -> ClientConnection:
+    def connection(
+        self, host: str, *, now: float, limits: Limits, blob_type: type[Blob] = Blob
+    ) -> ClientConnection:
         """A connection that is opened so; ``host`` is what the ``Host`` header says."""
         return ClientConnection(
-            host, self.target, now=now, headers=self.headers, dialect=self.families, limits=limits
+            host,
+            self.target,
+            now=now,
+            headers=self.headers,
+            dialect=self.families,
+            limits=limits,
+            blob_type=blob_type,
         )
 
     def leads_on(self, error: BaseException) -> bool:

@@ -74,7 +74,8 @@ class ClientSession:
 
     ``dialect`` is that of the server's family, or several: then the first word on who the client is
     finds out which. Every call is immediate. ``now`` is any clock that does not go back, in
-    seconds; deadlines are told on the same one. Not thread-safe: one thread at a time.
+    seconds; deadlines are told on the same one. Blobs come as a ``blob_type``. Not thread-safe: one
+    thread at a time.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class ClientSession:
         *,
         dialect: Dialect | Sequence[Dialect] = INSTANCE,
         limits: Limits = DEFAULT_LIMITS,
+        blob_type: type[e.Blob] = e.Blob,
     ) -> None:
         families = tuple(dialect) if isinstance(dialect, Sequence) else (dialect,)
         self._detection = Detection(families) if len(families) > 1 else None
@@ -93,7 +95,7 @@ class ClientSession:
         self._requests = Requests()
         self._inbox: deque[bytes | str] = deque()
         self._events: deque[e.ClientEvent] = deque()
-        self._mailboxes = Mailboxes(limits)
+        self._mailboxes = Mailboxes(limits, blob_type)
         self._outbox = Outbox(self._dialect)
         self._detached = DetachedLaunches(self._outbox, self._requests)
         self._names: dict[str, str] = {}

@@ -141,10 +141,13 @@ class Assembly:
     that is ``streamed`` is not kept: whoever gives the chunks hands them on.
     """
 
-    __slots__ = ("_chunks", "_hasher", "_index", "hash", "size", "streamed", "total")
+    __slots__ = ("_chunks", "_hasher", "_index", "hash", "name", "size", "streamed", "total")
 
-    def __init__(self, content_hash: str, total: int, *, streamed: bool = False) -> None:
+    def __init__(
+        self, content_hash: str, total: int, *, name: str | None = None, streamed: bool = False
+    ) -> None:
         self.hash = content_hash
+        self.name = name
         self.total = total
         self.streamed = streamed
         self.size = 0
@@ -174,8 +177,9 @@ class Assembly:
 
     @property
     def cost(self) -> int:
-        """What it takes of memory: its content, its name, and above all the state of its hash."""
-        return _ASSEMBLY_COST + len(self.hash) + (0 if self.streamed else self.size)
+        """What it takes of memory: its content, its names, and above all the state of its hash."""
+        names = len(self.hash) + len(self.name or "")
+        return _ASSEMBLY_COST + names + (0 if self.streamed else self.size)
 
     @property
     def complete(self) -> bool:

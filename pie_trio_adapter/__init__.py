@@ -1,6 +1,6 @@
 """A client for Pie servers over any `trio.abc.Stream`, native to trio."""
 
-from pie_files import KeyFileWarning, ParsedPrivateKey
+from pie_files import KeyFileWarning, ParsedPrivateKey, ReceivedBlob
 from pie_proto import (
     AttachFailed,
     AuthenticationError,
@@ -11,6 +11,7 @@ from pie_proto import (
     InstanceEnded,
     InstanceFailed,
     InstanceInfo,
+    JSONValue,
     KeyFormatError,
     LaunchFailed,
     Limits,
@@ -40,6 +41,7 @@ __all__ = [
     "InstanceEnded",
     "InstanceFailed",
     "InstanceInfo",
+    "JSONValue",
     "KeyFileWarning",
     "KeyFormatError",
     "LaunchFailed",
@@ -48,6 +50,7 @@ __all__ = [
     "ParsedPrivateKey",
     "PieError",
     "QueryFailed",
+    "ReceivedBlob",
     "RemoteProtocolError",
     "RequestFailed",
     "RequestTimeout",

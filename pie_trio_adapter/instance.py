@@ -12,6 +12,7 @@ from pie_files import BlobFolder, UploadContent
 from pie_proto import commands as c
 from pie_proto.events import Event
 from pie_proto.instance_view import EVENTS_PER_CHECKPOINT, InstanceView, Received, Refusal
+from pie_proto.json_text import JSONValue
 from pie_trio_adapter.driver import Driver
 from pie_trio_adapter.requests import Progress, request, upload
 from pie_trio_adapter.sources import open_content
@@ -51,6 +52,8 @@ class Instance(trio.abc.ReceiveChannel[Received]):
 
     async def receive(self) -> Received:
         """The next event: its kind, and its data (``bytes`` for `Event.Blob`, else ``str``).
+
+        Those ``bytes`` are a `ReceivedBlob`, which has a name and can be saved to a file.
 
         Waits for one if there is none. The last one is terminal (`Event.is_terminal`); behind it
         this raises `trio.EndOfChannel`. Events received before the connection ended are still
@@ -119,8 +122,13 @@ class Instance(trio.abc.ReceiveChannel[Received]):
             pass
         return await super().__anext__()
 
-    async def result(self) -> str:
+    async def result(self) -> JSONValue:
         """Wait for the end, dropping what comes before it; the program's return value.
+
+        Servers up to 0.2 give it as text. Later ones give JSON, which is read here; a string comes
+        as it is, so a program that returns the text ``5`` and one that returns the number give 5.
+        What is no JSON, ``""`` for nothing among it, stays text. The text itself is always the data
+        of `Event.Completed`.
 
         Raises `InstanceFailed` if it did not complete. Cancel-safe: the end is not lost. Once the
         end was read, it is told again at any time.

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
+from pie_files import ReceivedBlob
 from pie_proto import DEFAULT_LIMITS, Limits
 from pie_proto.addresses import ServerAddress
 from pie_proto.errors import ConnectFailed
@@ -72,7 +73,9 @@ async def open_client(
     async def open_way(opening: Opening) -> Driver:
         now = trio.current_time()
         try:
-            connection = opening.connection(host or "localhost", now=now, limits=limits)
+            connection = opening.connection(
+                host or "localhost", now=now, limits=limits, blob_type=ReceivedBlob
+            )
         except BaseException:
             if isinstance(where, trio.abc.Stream):
                 await trio.aclose_forcefully(where)

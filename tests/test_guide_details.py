@@ -383,7 +383,8 @@ async def test_each_kind_of_event_arrives_under_its_name(name: str) -> None:
         instance = await client.launch_instance_from_registry("text-completion")
         event, data = await instance.recv()
         assert event.name == name
-        assert (type(data), data) == (type(said), said)
+        assert isinstance(data, type(said))
+        assert data == said
 
 
 # --------------------------------------------------------------------------------------------- keys

@@ -111,6 +111,7 @@ EXPECTED: Final[Mapping[tuple[str, str], tuple[Expected, ...]]] = {
     ),
     ("usage.md", "result"): (Expected("forty-two\nException\n"),),
     ("usage.md", "blob"): (Expected("Blob b'\\x00\\x01\\x02'\n"),),
+    ("usage.md", "save"): (Expected("None True b'\\x00\\x01\\x02'\n"),),
     ("usage.md", "save_blobs"): (Expected("Blob b'\\x00\\x01\\x02'\n"),),
     ("usage.md", "terminate"): (Expected("Aborted\n"),),
     ("usage.md", "enough"): (Expected("Stdout sleeping\n"),),
@@ -180,6 +181,7 @@ THROUGH_THE_ADAPTER: Final = (
     ),
     ("from pie_anyio import Event", "from pie_trio_adapter import Event"),
     ("from pie_anyio import InstanceFailed", "from pie_trio_adapter import InstanceFailed"),
+    ("from pie_anyio import ReceivedBlob", "from pie_trio_adapter import ReceivedBlob"),
     (
         "from pie_anyio import LaunchFailed, LocalProtocolError",
         "from pie_trio_adapter import LaunchFailed, LocalProtocolError",

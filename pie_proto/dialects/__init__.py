@@ -62,6 +62,8 @@ class Capabilities:
     """What programs are known by: their hash, or a name and version that a manifest gives."""
     takes_input: bool
     """Whether programs are given a JSON object, not a list of arguments."""
+    returns_json: bool
+    """Whether what programs return comes as JSON: all but a string, which comes as it is."""
     default_target: str
     """The path of the opening request where the caller gave none."""
     identity_header: str | None

@@ -67,6 +67,7 @@ class InstanceDialect:
         upload_bytes=262_144 * 0xFFFF_FFFF,
         programs_by=ProgramsBy.HASH,
         takes_input=False,
+        returns_json=False,
         default_target="/",
         identity_header=None,
         proof=True,

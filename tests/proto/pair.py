@@ -17,6 +17,8 @@ import msgpack
 from pie_proto import commands as c
 from pie_proto import events as e
 from pie_proto.connection import ClientConnection
+from pie_proto.dialects import Dialect
+from pie_proto.dialects.instance import INSTANCE
 from pie_proto.events import NEED_DATA
 from pie_proto.limits import DEFAULT_LIMITS, Limits
 from pie_proto.server import ServerConnection
@@ -155,12 +157,21 @@ class Pair:
         limits: Limits = DEFAULT_LIMITS,
         server_limits: Limits = DEFAULT_LIMITS,
         cuts: Iterator[int] | None = None,
+        dialect: Dialect = INSTANCE,
+        blob_type: type[e.Blob] = e.Blob,
     ) -> None:
         self.now = 0.0
         self.cuts = cuts or itertools.repeat(1 << 30)
         entropy = _Entropy()
-        self.client = ClientConnection("localhost", now=0.0, limits=limits, entropy=entropy)
-        self.server = ServerConnection(now=0.0, limits=server_limits)
+        self.client = ClientConnection(
+            "localhost",
+            now=0.0,
+            dialect=dialect,
+            limits=limits,
+            entropy=entropy,
+            blob_type=blob_type,
+        )
+        self.server = ServerConnection(now=0.0, dialect=dialect, limits=server_limits)
         self.client_over = self.server_over = False
         self.client_events: list[e.ClientEvent] = []
         self.server_events: list[e.ServerEvent] = []

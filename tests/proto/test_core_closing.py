@@ -488,6 +488,16 @@ def test_of_an_http_answer_only_the_start_is_kept() -> None:
     assert ended(pair.client).body == "x" * 10
 
 
+def test_where_an_http_answer_points_to_is_told_with_the_end() -> None:
+    pair = Pair()
+    pair.server.receive_data(pair.client.data_to_send(now=0.0), 0.0)
+    pair.server.next_event()
+    pair.server.reject(307, "moved", [("location", "/v1/ws")])
+    pair.client.receive_data(pair.server.data_to_send(now=0.0), 0.0)
+    closed = ended(pair.client)
+    assert (closed.status, closed.location) == (307, "/v1/ws")
+
+
 @pytest.mark.parametrize("role", ["client", "server"])
 def test_after_the_end_what_is_still_to_be_sent_has_a_deadline(role: str) -> None:
     # A server may not mask a frame, and a client must.

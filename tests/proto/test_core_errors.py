@@ -91,12 +91,24 @@ def test_a_time_out_says_what_was_tried_and_what_to_do(command: c.Command) -> No
         (
             ConnectionClosed(by=Closer.REMOTE, opened=False, status=401, body="who are you?"),
             errors.ConnectFailed,
-            "the server answered HTTP 401 instead of opening a WebSocket: who are you?",
+            '(servers 0.5 want to be told who asks: identity="TENANT/USER"): who are you?',
         ),
         (
             ConnectionClosed(by=Closer.REMOTE, opened=False, status=404),
             errors.ConnectFailed,
-            "the server answered HTTP 404 instead of opening a WebSocket",
+            "opening a WebSocket (the path may be wrong: servers 0.5 listen on /v1/ws)",
+        ),
+        (
+            ConnectionClosed(
+                by=Closer.REMOTE, opened=False, status=302, body="moved", location="/there"
+            ),
+            errors.ConnectFailed,
+            "HTTP 302 instead of opening a WebSocket, and points to /there: moved",
+        ),
+        (
+            ConnectionClosed(by=Closer.REMOTE, opened=False, status=503, location=""),
+            errors.ConnectFailed,
+            "the server answered HTTP 503 instead of opening a WebSocket",
         ),
         (
             ConnectionClosed(by=Closer.TRANSPORT, opened=False, reason="reset"),
@@ -147,7 +159,8 @@ def test_the_end_says_who_ended_it_and_why(
             told = (error.by, error.code, error.reason)
             assert told == (closed.by, closed.code, closed.reason)
         case errors.ConnectFailed():
-            assert (error.status, error.body) == (closed.status, closed.body)
+            said = (error.status, error.body, error.location)
+            assert said == (closed.status, closed.body, closed.location)
         case _:
             assert isinstance(error, errors.RemoteProtocolError)
             assert error.close_code == 1007
@@ -236,10 +249,11 @@ def test_what_the_system_says_is_found_behind_an_exception(exc: Exception, words
 
 def test_a_failed_connection_can_be_told_with_where_it_was_to_go() -> None:
     cause = OSError("why")
-    error = errors.ConnectFailed("HTTP 404", status=404, body="gone")
+    error = errors.ConnectFailed("HTTP 404", status=404, body="gone", location="/there")
     error.__cause__ = cause
     named = error.at("ws://here")
     assert (str(named), named.status, named.body) == ("ws://here: HTTP 404", 404, "gone")
+    assert named.location == "/there"
     assert named.__cause__ is cause
 
 

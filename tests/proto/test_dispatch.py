@@ -6,6 +6,8 @@ import pytest
 
 from pie_proto import commands as c
 from pie_proto import events as e
+from pie_proto.dialects.instance import INSTANCE
+from pie_proto.dialects.process import PROCESS_0_5
 from pie_proto.dispatch import Dispatcher, Exchange
 from pie_proto.errors import (
     AuthenticationError,
@@ -17,6 +19,7 @@ from pie_proto.errors import (
 )
 from pie_proto.events import Event
 from pie_proto.instance_view import InstanceView, Refusal, arguments_of
+from pie_proto.json_text import JSONValue
 from pie_proto.keys import check_signer
 from pie_proto.limits import Limits
 from tests.proto.pair import A, Pair, authenticated, connected, content, program
@@ -303,6 +306,44 @@ def test_behind_the_end_an_instance_tells_how_it_ended(desk: Desk) -> None:
     assert (error.event, error.data) == (Event.Completed, "42")
     assert str(error) == f"instance {A} has ended: Completed: 42"
     assert view.result() == "42"
+
+
+@pytest.mark.parametrize(
+    ("text", "result"),
+    [
+        ('{"answers": [42, 1.5, null, true]}', {"answers": [42, 1.5, None, True]}),
+        ("5", 5),
+        ('"quoted"', "quoted"),
+        ("Hello", "Hello"),
+        ("", ""),
+        ("NaN", "NaN"),
+        ('"\\ud800"', '"\\ud800"'),
+        ("[" * 100_000, "[" * 100_000),
+        ("9" * 5000, "9" * 5000),
+    ],
+    ids=lambda value: repr(value)[:20],
+)
+def test_what_a_program_returned_is_read_where_programs_return_json(
+    text: str, result: JSONValue
+) -> None:
+    desk = Desk(authenticated(dialect=PROCESS_0_5))
+    view = desk.launch()
+    desk.emit(Event.Completed, text)
+    assert view.take() == (Event.Completed, text)
+    assert view.result() == result
+    assert type(view.result()) is type(result)
+
+
+def test_what_a_program_returned_is_text_where_programs_return_text(desk: Desk) -> None:
+    view = desk.launch()
+    desk.emit(Event.Completed, '{"answer": 42}')
+    view.take()
+    assert view.result() == '{"answer": 42}'
+
+
+def test_a_connection_tells_what_its_servers_do() -> None:
+    assert authenticated().client.server is INSTANCE.capabilities
+    assert authenticated(dialect=PROCESS_0_5).client.server is PROCESS_0_5.capabilities
 
 
 def test_the_result_of_an_instance_that_did_not_complete_is_an_error(desk: Desk) -> None:

@@ -91,6 +91,10 @@ def test_informational_answers_before_the_101_are_skipped() -> None:
     [
         ("HTTP/1.1 401 No\r\nX-A: b\r\nContent-Length: 5\r\n\r\nwho\xff?", "who�?"),
         ("HTTP/1.1 401 No\r\nX-A: b\r\nContent-Length: 0\r\n\r\n", ""),
+        (
+            "HTTP/1.1 401 No\r\nX-A: b\r\nContent-Length: 9\r\n\r\n\x1b[2J\ta\r\nb",
+            "\ufffd[2J\ta\r\nb",
+        ),
         ("HTTP/1.1 401 No\r\nX-A: b\r\nContent-Length: 99\r\n\r\n" + 30 * "z", 20 * "z"),
         (
             "HTTP/1.1 401 No\r\nX-A: b\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
@@ -102,7 +106,7 @@ def test_informational_answers_before_the_101_are_skipped() -> None:
         ),
         ("HTTP/1.1 401 No\r\nX-A: b\r\nTransfer-Encoding: chunked\r\n\r\n2;" + 20_000 * "x", ""),
     ],
-    ids=["whole", "empty", "over the bound", "chunked", "broken", "no end"],
+    ids=["whole", "empty", "for terminals", "over the bound", "chunked", "broken", "no end"],
 )
 @pytest.mark.parametrize("step", [1, 1 << 20])
 def test_an_http_answer_rejects_the_handshake(answer: str, body: str, step: int) -> None:
@@ -116,6 +120,27 @@ def test_an_http_answer_rejects_the_handshake(answer: str, body: str, step: int)
     assert not client.opened
     assert feed(client, b"more") == []
     assert client.buffered_bytes == 0
+
+
+@pytest.mark.parametrize(
+    ("lines", "location"),
+    [
+        (b"", None),
+        (b"Location: /v1/ws\r\n", "/v1/ws"),
+        (b"LOCATION: /one\r\nLocation: /two\r\n", "/one"),
+        (b"Location:\r\n", ""),
+        (b"Location: /caf\xc3\xa9\xff\r\n", "/café\ufffd"),
+        (b"Location: /\x1b[2J\x9b\r\n", "/\ufffd[2J\ufffd"),
+        (b"Location: /" + 10_000 * b"x" + b"\r\n", "/" + 19 * "x"),
+    ],
+    ids=["none", "one", "two", "empty", "no UTF-8", "for terminals", "over the bound"],
+)
+def test_where_an_http_answer_points_to_is_told(lines: bytes, location: str | None) -> None:
+    client, _ = asking_client()
+    answer = b"HTTP/1.1 302 Found\r\n" + lines + b"Content-Length: 0\r\n\r\n"
+    (event,) = feed(client, answer)
+    assert isinstance(event, HandshakeRejected)
+    assert event.location == location
 
 
 def test_a_body_that_never_ends_is_reported_at_the_end_of_the_transport() -> None:
