@@ -7,15 +7,18 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
+import msgpack
 import pytest
 
 from pie_anyio.server import Server, serve
 from pie_proto import (
+    AnswerChallenge,
     Attached,
     AttachInstance,
     Authenticated,
     AuthenticateWithToken,
     Authentication,
+    ChallengeReceived,
     Command,
     ConnectFailed,
     ConnectionClosed,
@@ -42,7 +45,7 @@ from pie_proto import (
 from pie_proto.dialects.process import PROCESS_0_3, PROCESS_0_5, ProcessDialect
 from pie_proto.events import LaunchedUnnamed
 from tests.programs import component, text
-from tests.server.server_peer import LINE, SECONDS, Peer, connected, streams
+from tests.server.server_peer import KEY, LINE, SECONDS, Peer, connected, streams
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("tidy")]
 
@@ -140,6 +143,28 @@ async def test_older_servers_of_the_family_want_a_name_on_any_path() -> None:
         assert await internal.ask(token) == Authenticated(1, Authentication.TOKEN)
         instance_id = await launch(internal, "hello")
         assert (await internal.read_to_end(instance_id))[-1] == (Event.Completed, "done")
+
+
+async def test_older_servers_of_the_family_have_a_challenge_signed() -> None:
+    async with (
+        serve(dialect="process-0.3", authorized_keys={"joe": LINE}) as server,
+        connected(server, PROCESS_0_3) as peer,
+        connected(server, PROCESS_0_3) as stranger,
+    ):
+        challenged = await peer.ask(Identify("joe"))
+        assert isinstance(challenged, ChallengeReceived)
+        proved = await peer.ask(AnswerChallenge(KEY.sign(challenged.challenge)))
+        assert proved == Authenticated(2, Authentication.PROVED)
+        assert await stranger.refusal(Identify("ann")) == "User 'ann' is not authorized"
+        assert (await stranger.closed()).code == 1000
+
+
+async def test_a_client_of_unknown_family_is_understood_by_its_second_word(server: Server) -> None:
+    async with connected(server, PROCESS_0_5, "/v1/ws", [(HEADER, "joe")]) as peer:
+        other = msgpack.packb({"type": "identification", "corr_id": 7, "username": "joe"})
+        # The core of this client would not send it: so, a frame of our own (masked with 0).
+        await peer.stream.send(bytes((0x82, 0x80 | len(other))) + bytes(4) + other)
+        assert await peer.ask(Identify("joe")) == Authenticated(1, Authentication.ASSERTED)
 
 
 def test_what_such_servers_do_not_know_cannot_be_given() -> None:
