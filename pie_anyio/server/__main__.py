@@ -14,6 +14,7 @@ import anyio
 
 from pie_anyio.server import serve
 from pie_proto.errors import KeyFormatError
+from pie_proto.families import FAMILIES
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _DESCRIPTION: Final = """\
-Serve the Pie protocol (releases 0.1 to 0.2) and run its programs, without a model. For development
-and tests: it is no sandbox for hostile programs. Prints its URL on one line when it is ready, and
-serves until SIGINT or SIGTERM.
+Serve the Pie protocol and run its programs, without a model. For development and tests: it is no
+sandbox for hostile programs. Prints its URL on one line when it is ready, and serves until SIGINT
+or SIGTERM.
 """
 
 
@@ -44,6 +45,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pie_anyio.server", description=_DESCRIPTION)
     parser.add_argument("--host", default="127.0.0.1", help="where to listen (%(default)s)")
     parser.add_argument("--port", type=_port, default=0, help="0, the default, takes a free one")
+    parser.add_argument(
+        "--dialect",
+        choices=tuple(FAMILIES),
+        default="instance",
+        help="the servers to speak like: instance (0.1 to 0.2), process (0.5), process-0.3 (0.3 to "
+        "0.4); %(default)s",
+    )
     parser.add_argument(
         "--unix", metavar="PATH", help="listen on a Unix socket, in place of host and port"
     )
@@ -127,6 +135,7 @@ async def _serve(options: argparse.Namespace) -> None:
         async with serve(
             options.host,
             options.port,
+            dialect=options.dialect,
             unix_path=options.unix,
             ssl_context=ssl_context,
             authorized_keys=keys,

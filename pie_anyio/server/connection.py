@@ -23,6 +23,7 @@ from anyio.abc import ByteStream, TaskGroup
 from anyio.lowlevel import checkpoint
 
 from pie_anyio.server.instances import Instance
+from pie_anyio.server.opening import named_user, turned_away
 from pie_anyio.server.requests import Premises, Requests
 from pie_proto import events as e
 from pie_proto.commands import UploadProgram
@@ -84,9 +85,11 @@ class Connection:
     def __init__(self, stream: ByteStream, premises: Premises, limits: Limits) -> None:
         self._stream = stream
         self._limits = limits
-        self._connection = ServerConnection(now=current_time(), limits=limits)
+        self._connection = ServerConnection(
+            now=current_time(), dialect=premises.dialect, limits=limits
+        )
         self._requests = Requests(premises, self._connection, self)
-        self._users = premises.users
+        self._premises = premises
         self._tasks: TaskGroup | None = None
         self._readable: dict[Instance, None] = {}
         self._waiting: deque[e.Request] = deque()
@@ -105,7 +108,7 @@ class Connection:
         """Serve the client until it or `close` ends the connection, and close the stream.
 
         Nothing that a client does is raised from here. When it is cancelled, the stream is closed
-        at once. In any case the client's instances are detached, and run on.
+        at once. In any case the client's instances are detached.
         """
         try:
             async with anyio.create_task_group() as self._tasks:
@@ -227,11 +230,8 @@ class Connection:
                 case e.Request():
                     if not self._requests.at_once(event):
                         self._put_off(event)
-                case e.HandshakeReceived(headers=headers):
-                    if (objection := self._users.objection(headers)) is None:
-                        connection.accept()
-                    else:
-                        connection.reject(403, objection)
+                case e.HandshakeReceived():
+                    self._open(event)
                 case e.ConnectionClosed():
                     self._over.set()
                 case e.UnknownMessage():
@@ -244,6 +244,15 @@ class Connection:
         self._stalled = stalled
         self._writable.set()
         self._note_deadline()
+
+    def _open(self, opening: e.HandshakeReceived) -> None:
+        abilities = self._premises.dialect.capabilities
+        if (refusal := turned_away(opening, self._premises.users, abilities)) is not None:
+            self._connection.reject(*refusal)
+            return
+        if (user := named_user(opening, abilities)) is not None:
+            self._requests.identified(user)
+        self._connection.accept()
 
     def _must_stall(self) -> bool:
         """Whether the client has asked more than can be dealt with now, or a verdict is owed."""

@@ -13,6 +13,8 @@ from anyio.lowlevel import current_token
 
 from pie_anyio.server.output import OutputQueue
 from pie_anyio.server.runner_limits import RunnerLimits
+from pie_proto.dialects import Capabilities
+from pie_proto.dialects.instance import INSTANCE
 from pie_proto.events import Event, InstanceInfo
 
 if TYPE_CHECKING:
@@ -58,19 +60,26 @@ def call_soon() -> Callable[[Callable[[], object]], object]:
 
 
 class Instance:
-    """One run of a program: its thread, what it says, and who listens."""
+    """One run of a program: its thread, what it says, and who listens.
+
+    ``name`` is the program's, ``given`` the input that ``arguments`` were made from, if any.
+    """
 
     def __init__(
         self,
         owner: str,
         arguments: tuple[str, ...],
         *,
+        name: str = "",
+        given: str | None = None,
         schedule: Callable[[Callable[[], object]], object],
         kept_bytes: int,
     ) -> None:
         self.id = str(uuid.uuid4())
         self.owner = owner
         self.arguments = arguments
+        self.name = name
+        self.given = given
         self.output = OutputQueue(lambda: schedule(self._readable), kept_bytes)
         self.listener: Listener | None = None
 
@@ -98,11 +107,18 @@ class Instance:
 
 
 class Instances:
-    """All instances of one server. For the event loop's thread only."""
+    """All instances of one server. For the event loop's thread only.
 
-    def __init__(self, start: Start, limits: RunnerLimits) -> None:
+    ``abilities`` say what becomes of an instance that nobody is attached to.
+    """
+
+    def __init__(
+        self, start: Start, limits: RunnerLimits, abilities: Capabilities = INSTANCE.capabilities
+    ) -> None:
         self._start = start
         self._limits = limits
+        self._abilities = abilities
+        self._kept_bytes = limits.kept_bytes if abilities.keeps_output else 0
         self._schedule = call_soon()
         self._all: dict[str, Instance] = {}
         self._running: dict[Instance, tuple[Execution, threading.Thread]] = {}
@@ -110,7 +126,14 @@ class Instances:
         self._stopped: anyio.Event | None = None
 
     def launch(
-        self, owner: str, program: Program, arguments: tuple[str, ...], listener: Listener | None
+        self,
+        owner: str,
+        program: Program,
+        arguments: tuple[str, ...],
+        listener: Listener | None,
+        *,
+        name: str = "",
+        given: str | None = None,
     ) -> Instance:
         """Run a program in a thread of its own, for ``listener`` unless that is ``None``.
 
@@ -124,9 +147,7 @@ class Instances:
                 f"{len(self._running)} instances run here, and no more may at one time "
                 "(limit running_instances)"
             )
-        instance = Instance(
-            owner, arguments, schedule=self._schedule, kept_bytes=self._limits.kept_bytes
-        )
+        instance = self._new(owner, arguments, name, given)
         execution = self._start(
             program, instance_id=instance.id, arguments=arguments, output=instance.output.put
         )
@@ -143,10 +164,39 @@ class Instances:
         self._running[instance] = (execution, thread)
         return instance
 
+    def fail(
+        self, owner: str, listener: Listener | None, reason: str, *, name: str, given: str
+    ) -> Instance:
+        """An instance that has ended with an error before it began."""
+        instance = self._new(owner, (), name, given)
+        if listener is not None:
+            instance.attach(listener)
+        self._all[instance.id] = instance
+        instance.output.finish(Event.Exception, reason)
+        if listener is None:
+            self._note_finished(instance)
+        return instance
+
+    def _new(
+        self, owner: str, arguments: tuple[str, ...], name: str, given: str | None
+    ) -> Instance:
+        return Instance(
+            owner,
+            arguments,
+            name=name,
+            given=given,
+            schedule=self._schedule,
+            kept_bytes=self._kept_bytes,
+        )
+
     def find(self, owner: str, instance_id: str) -> Instance | None:
         """The owner's instance of this canonical id, running or finished and unclaimed."""
         instance = self._all.get(instance_id)
-        return instance if instance is not None and instance.owner == owner else None
+        return instance if instance is not None and self._is_there(owner, instance) else None
+
+    def _is_there(self, owner: str, instance: Instance) -> bool:
+        gone = instance.output.finished and not self._abilities.keeps_finished
+        return instance.owner == owner and not gone
 
     def execution(self, instance: Instance) -> Execution | None:
         """The execution of an instance, as long as it runs."""
@@ -156,9 +206,15 @@ class Instances:
     def listed(self, owner: str) -> tuple[InstanceInfo, ...]:
         """The owner's instances, in the order of their launch."""
         return tuple(
-            InstanceInfo(id=instance.id, arguments=instance.arguments, status=instance.status)
+            InstanceInfo(
+                id=instance.id,
+                arguments=instance.arguments,
+                status=instance.status,
+                program=instance.name,
+                input=instance.given,
+            )
             for instance in self._all.values()
-            if instance.owner == owner
+            if self._is_there(owner, instance)
         )
 
     def attach(self, instance: Instance, listener: Listener) -> None:
@@ -167,9 +223,14 @@ class Instances:
         instance.attach(listener)
 
     def detach(self, instance: Instance) -> None:
-        """Nobody listens any more: keep what was not taken, and what the instance still says."""
+        """Nobody listens any more: keep what was not taken, and what the instance still says.
+
+        Where instances do not outlive that, end it.
+        """
         instance.listener = None
         instance.output.detach()
+        if not self._abilities.keeps_instances:
+            self.terminate(instance)
         if instance.output.finished:
             self._note_finished(instance)
 
@@ -236,6 +297,9 @@ class Instances:
 
     def _note_finished(self, instance: Instance) -> None:
         if instance.id not in self._all:
+            return
+        if not self._abilities.keeps_finished:
+            self.claimed(instance)
             return
         self._finished[instance] = None
         if len(self._finished) > self._limits.finished_instances:

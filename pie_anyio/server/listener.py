@@ -20,6 +20,7 @@ from anyio.streams.buffered import BufferedByteStream
 from anyio.streams.stapled import StapledObjectStream
 
 from pie_anyio.lifetime import Background
+from pie_anyio.server.catalog import Catalog
 from pie_anyio.server.connection import Connection
 from pie_anyio.server.instances import Instances
 from pie_anyio.server.program_folder import ProgramFolder
@@ -30,6 +31,8 @@ from pie_anyio.server.unix_socket import unix_listener
 from pie_anyio.server.users import Users
 from pie_anyio.server.users_file import UsersFile
 from pie_proto.addresses import ServerAddress
+from pie_proto.dialects import Dialect, ProgramsBy
+from pie_proto.families import family_named
 from pie_proto.limits import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:
@@ -65,6 +68,7 @@ def serve(  # noqa: PLR0913 - each has a default, and all but two are named
     host: str = _LOCAL_HOST,
     port: int = 0,
     *,
+    dialect: str | Dialect = "instance",
     unix_path: str | os.PathLike[str] | None = None,
     ssl_context: ssl.SSLContext | None = None,
     authorized_keys: Mapping[str, str | Iterable[str]] | None = None,
@@ -83,9 +87,12 @@ def serve(  # noqa: PLR0913 - each has a default, and all but two are named
         async with serve() as server, PieClient(server.url) as client:
             ...
 
-    It speaks the dialect of servers 0.1 to 0.2 and really runs programs, without a model, one
-    thread each. For development and tests: **it is no sandbox for hostile programs**, which run
-    in this process, and bounds no client's share of memory.
+    It really runs programs, without a model, one thread each. For development and tests: **it is
+    no sandbox for hostile programs**, which run in this process, and bounds no client's share of
+    memory.
+
+    ``dialect`` is the family of servers that it speaks like: ``"instance"`` (0.1 to 0.2),
+    ``"process"`` (0.5) or ``"process-0.3"`` (0.3 to 0.4), see `pie_proto.families`.
 
     ``port`` 0 takes a free one. ``unix_path`` listens on a Unix socket instead, whose file is gone
     afterwards; one left behind by a server is replaced. ``ssl_context``, with a certificate loaded,
@@ -98,12 +105,12 @@ def serve(  # noqa: PLR0913 - each has a default, and all but two are named
     outlive the server, made if it is not there. ``limits`` bounds each connection,
     ``runner_limits`` each instance and their number. ``compile_cache`` keeps compiled code on disk.
 
-    Raises `ValueError` for a folder that is none, for a file of users that is not understood, for
-    arguments that do not go together, and (when it is entered) for a ``host`` that others can reach
-    while authentication is off; `KeyFormatError`, which names the user, for keys that are not
-    understood; `OSError` for a file of users that cannot be read, a folder that cannot be made, and
-    an address that cannot be listened on; `ModuleNotFoundError` without the extra
-    ``pie-anyio[server]``.
+    Raises `ValueError` for a dialect that is none, for a folder that is none, for a file of users
+    that is not understood, for arguments that do not go together with each other or the dialect,
+    and (when it is entered) for a ``host`` that others can reach while authentication is off;
+    `KeyFormatError`, which names the user, for keys that are not understood; `OSError` for a file
+    of users that cannot be read, a folder that cannot be made, and an address that cannot be
+    listened on; `ModuleNotFoundError` without the extra ``pie-anyio[server]``.
 
     Leaving it terminates all instances, tells clients (code 1001, half a second for all of them to
     part), and waits for the threads, shielded from cancellation; a program that is being compiled
@@ -114,9 +121,19 @@ def serve(  # noqa: PLR0913 - each has a default, and all but two are named
         raise ValueError("on a Unix socket there is no host, no port and no TLS: leave them out")
     if users is not None and authorized_keys is not None:
         raise ValueError("users and authorized_keys both say who may connect: give one of them")
+    family = family_named(dialect) if isinstance(dialect, str) else dialect
+    abilities = family.capabilities
+    if not abilities.proof and (users is not None or authorized_keys is not None):
+        raise ValueError(
+            f"servers {abilities.servers} take a user at their word, keys or not: leave out users "
+            "and authorized_keys"
+        )
+    if not abilities.tokens and internal_token is not None:
+        raise ValueError(f"servers {abilities.servers} know no internal token: leave it out")
     return Server(
         host,
         port,
+        dialect=family,
         unix_path=None if unix_path is None else os.path.abspath(unix_path),  # noqa: PTH100
         ssl_context=ssl_context,
         users=Users(authorized_keys, internal_token, None if users is None else UsersFile(users)),
@@ -136,6 +153,7 @@ class Server:
         host: str,
         port: int,
         *,
+        dialect: Dialect,
         unix_path: str | None,
         ssl_context: ssl.SSLContext | None,
         users: Users,
@@ -147,6 +165,7 @@ class Server:
     ) -> None:
         self._host = host
         self._requested_port = port
+        self._dialect = dialect
         self._unix_path = unix_path
         self._ssl_context = ssl_context
         self._users = users
@@ -232,10 +251,14 @@ class Server:
             if self._folder is not None:
                 await to_thread.run_sync(self._folder.make)
             listeners = await self._listen(stack)
-            instances = Instances(partial(Execution, runner), runner.limits)
+            abilities = self._dialect.capabilities
+            instances = Instances(partial(Execution, runner), runner.limits, abilities)
+            names = self._folder if abilities.programs_by is ProgramsBy.NAME else None
             premises = Premises(
+                dialect=self._dialect,
                 users=self._users,
                 programs=ProgramStore(runner.compile, self._folder),
+                catalog=Catalog(names),
                 registry=self._registry,
                 instances=instances,
                 program_error=ProgramError,

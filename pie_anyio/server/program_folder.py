@@ -1,4 +1,7 @@
-"""Uploaded programs in a folder, each a file by its hash, so that they outlive a server."""
+"""Uploaded programs in a folder, each a file by its hash, so that they outlive a server.
+
+Where programs have names, a name is a file too, which says what hash is meant by it.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +21,13 @@ _log = logging.getLogger(__name__)
 # Anything else that a client calls a hash names no file here, nor anywhere else.
 _HASH: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
+_NAMED: Final = ".hash"
+
 
 class ProgramFolder:
     """Programs as ``HASH.wasm``, where HASH is that of the content: `pie_proto.hash_of`.
+
+    A program's name is ``NAME@VERSION.hash``, a file of text that holds its hash.
 
     Every method but the constructor blocks, for as long as files take, and is for any thread.
     Several servers may use one folder at a time. Raises `ValueError` for what is there already and
@@ -59,8 +66,27 @@ class ProgramFolder:
 
         Not synced to the disk: what a crash of the machine cuts short is found out by its hash.
         """
-        path = self._path(content_hash)
-        part = path.with_name(f".{content_hash}.{uuid.uuid4().hex}.part")
+        self._write(self._path(content_hash), data)
+
+    def name(self, name: str, version: str, content_hash: str) -> None:
+        """Keep what is meant by a name, in place of what was. Raises `OSError`."""
+        self._write(self._folder / f"{name}@{version}{_NAMED}", content_hash.encode())
+
+    def versions(self, name: str) -> dict[str, str]:
+        """The versions of a name that are known, and the hash that each means."""
+        found: dict[str, str] = {}
+        for path in self._folder.iterdir():
+            known, at, version = path.name.removesuffix(_NAMED).partition("@")
+            if at and known == name and path.name.endswith(_NAMED):
+                text = path.read_bytes().decode(errors="replace").strip()
+                if _HASH.fullmatch(text):
+                    found[version] = text
+                else:
+                    _log.warning("%s names no program: it holds no hash", path)
+        return found
+
+    def _write(self, path: Path, data: bytes) -> None:
+        part = self._folder / f".{uuid.uuid4().hex}.part"
         try:
             with part.open("xb") as file:
                 file.write(data)

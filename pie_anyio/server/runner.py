@@ -115,7 +115,10 @@ class Runner:
         if isinstance(component, bytes) and not component.lstrip().startswith(
             (b"\0asm", b"(", b";")
         ):
-            raise ProgramError(f"not a WebAssembly component: it begins with {component[:8]!r}")
+            raise ProgramError(
+                f"not a WebAssembly component: it begins with {component[:8]!r}, and programs in"
+                " source cannot run here"
+            )
         try:
             compiled = wc.Component(self.engine, component)
         except (WasmtimeError, ValueError) as error:

@@ -138,11 +138,18 @@ class ProgramName(NamedTuple):
                 f"Program not found: {text[:200]!r} is no program name; "
                 "it is to be [namespace/]name[@version]"
             )
-        return cls(match["namespace"] or "std", match["name"], match["version"] or "latest")
+        return cls(match["namespace"] or _NAMESPACE, match["name"], match["version"] or "latest")
+
+    def found(self, version: str) -> str:
+        """The name of what was found for it, without the usual namespace."""
+        full = f"{self.name}@{version or self.version}"
+        return full if self.namespace == _NAMESPACE else f"{self.namespace}/{full}"
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}@{self.version}"
 
+
+_NAMESPACE: Final = "std"
 
 _NAME: Final = re.compile(
     r"(?:(?P<namespace>[a-z0-9][a-z0-9_-]{0,63})/)?"
@@ -168,14 +175,25 @@ class Registry:
         if not self._folder.is_dir():
             raise ValueError(f"the registry {os.fspath(folder)!r} is not a folder")
 
-    async def find(self, text: str, store: ProgramStore) -> Program:
+    async def exists(self, text: str) -> bool:
+        """Whether there is a program of this name. It may not compile."""
+        try:
+            await to_thread.run_sync(self._find, ProgramName.parse(text))
+        except NotFound:
+            return False
+        return True
+
+    async def find(self, text: str, store: ProgramStore) -> tuple[Program, str]:
         """The program of this name, compiled when it is first asked for and when its file changes.
 
-        Raises `NotFound`, ``ProgramError``, and `OSError` for a file that cannot be read.
+        And its full name, with the version that was found. Raises `NotFound`, ``ProgramError``,
+        and `OSError` for a file that cannot be read.
         """
         name = ProgramName.parse(text)
         path, changed, size = await to_thread.run_sync(self._find, name)
-        return await store.add((path, changed, size), lambda: _load(path))
+        program = await store.add((path, changed, size), lambda: _load(path))
+        _, _, version = path.stem.partition("@")
+        return program, name.found(version)
 
     def _find(self, name: ProgramName) -> tuple[Path, int, int]:
         """The file of a program, when it was changed, and its size. Blocks."""
@@ -189,7 +207,7 @@ class Registry:
 
     def _candidates(self, name: ProgramName) -> Iterator[Path]:
         folders = [self._folder / name.namespace]
-        if name.namespace == "std":
+        if name.namespace == _NAMESPACE:
             folders.insert(0, self._folder)
         stem = name.name if name.version == "latest" else f"{name.name}@{name.version}"
         for folder in folders:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from typing import Any
 
 import msgpack
@@ -295,6 +296,55 @@ def test_files_are_kept_apart_by_instance_and_never_answered() -> None:
     served.file("nobody's", 0, 1, DATA)
     assert served.asked() == []
     assert served.said() == 2 * [DONE]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_whatever_a_client_says_each_message_is_done_once(seed: int) -> None:
+    """Read or not, fitting or not: once all is answered and over, nothing is left to be done."""
+    chance = random.Random(seed)
+    served = Served()
+    running: list[str] = []
+    told: list[Message] = []
+    unread = 0
+    for request_id in range(1, 400):
+        index, total = chance.randrange(3), chance.randrange(4)
+        match chance.randrange(6):
+            case 0:
+                served.tell("ping", corr_id=request_id)
+            case 1:
+                launch = {"inferlet": "x", "input": "{}", "capture_outputs": True}
+                served.tell("launch_process", corr_id=request_id, **launch)
+            case 2:
+                served.program(chance.randrange(500, 505), index, total, DATA[index : index + 1])
+            case 3:
+                instance_id = chance.choice([*running, A])
+                served.file(instance_id, index, total, DATA[index : index + 1])
+            case 4:
+                served.tell("signal_process", process_id=chance.choice([*running, B]), message="")
+            case _:
+                served.session.receive_message(chance.choice([b"", b"\xc1", "{}", wire("dance")]))
+        pending: list[e.Request] = []
+        for event in served.asked():
+            if isinstance(event, e.UnknownMessage):
+                unread += 1
+            elif isinstance(event, e.Request) and event.request_id is not None:
+                pending.append(event)
+        for request in pending:
+            assert request.request_id is not None
+            if isinstance(request.command, c.LaunchFromRegistry):
+                running.append(f"instance {request_id}")
+                served.session.answer(e.Launched(request.request_id, running[-1], False))
+            else:
+                served.session.answer(e.Failed(request.request_id, request.command, "no"))
+        if running and chance.random() < 0.3:
+            served.session.emit(e.InstanceEvent(running.pop(0), Event.Completed, ""))
+        told += served.said()
+    for instance_id in running:
+        served.session.emit(e.InstanceEvent(instance_id, Event.Completed, ""))
+    told += served.said()
+    errors = sum(message["type"] == "error" for message in told)
+    assert unread - errors in {0, 1}  # the first message of all is dropped in silence
+    assert told.count(DONE) == 399 - unread
 
 
 # ---------------------------------------------------------------------------------- the connection

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import anyio
@@ -34,6 +34,8 @@ from pie_proto import (
     UploadProgram,
     hash_of,
 )
+from pie_proto.dialects import Dialect
+from pie_proto.dialects.instance import INSTANCE
 from pie_proto.public_keys import PublicKey
 from tests.programs import component
 
@@ -51,10 +53,20 @@ SAFE = Limits(unread_bytes=1 << 40, request_grace=3600.0)
 class Peer:
     """One connection. It reads only while a method of its own waits."""
 
-    def __init__(self, stream: ByteStream) -> None:
+    def __init__(
+        self,
+        stream: ByteStream,
+        dialect: Dialect = INSTANCE,
+        target: str = "/",
+        headers: Sequence[tuple[str, str]] = (),
+    ) -> None:
         self.stream = stream
-        self.connection = ClientConnection("test", now=current_time(), limits=SAFE)
+        self.connection = ClientConnection(
+            "test", target, now=current_time(), headers=headers, dialect=dialect, limits=SAFE
+        )
         self._events: list[ClientEvent] = []
+        self.last_id: int | None = None
+        """The id of the last request."""
 
     async def event(self, wanted: Callable[[ClientEvent], bool]) -> ClientEvent:
         """The first event that is wanted; others are kept."""
@@ -84,9 +96,9 @@ class Peer:
             await self.stream.send(data)
 
     async def tell(self, command: Command) -> int | None:
-        request_id = self.connection.send(command, current_time())
+        self.last_id = self.connection.send(command, current_time())
         await self.flush()
-        return request_id
+        return self.last_id
 
     async def ask(self, command: Command) -> Outcome:
         request_id = await self.tell(command)
@@ -154,15 +166,20 @@ class Peer:
 
 
 @asynccontextmanager
-async def connected(server: Server) -> AsyncIterator[Peer]:
-    """A connection on which nobody has said who they are."""
+async def connected(
+    server: Server,
+    dialect: Dialect = INSTANCE,
+    target: str = "/",
+    headers: Sequence[tuple[str, str]] = (),
+) -> AsyncIterator[Peer]:
+    """A connection on which nobody has said who they are, unless ``headers`` do."""
     stream = await anyio.connect_tcp("127.0.0.1", server.port)
     # Little fits between the two, so that a client that does not read is soon felt.
     stream.extra(SocketAttribute.raw_socket).setsockopt(
         socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024
     )
     try:
-        peer = Peer(stream)
+        peer = Peer(stream, dialect, target, headers)
         with anyio.fail_after(SECONDS):
             await peer.event(lambda event: isinstance(event, Connected))
             yield peer

@@ -112,6 +112,8 @@ def test_the_command_keeps_programs_and_knows_its_users(
         (("--internal-token-file", os.devnull), "holds no token"),
         (("--registry", "no-such-folder"), "is not a folder"),
         (("--programs", __file__), "is not a folder"),
+        (("--dialect", "esperanto"), "'process', 'process-0.3'"),
+        (("--dialect", "process", "--internal-token-file", __file__), "know no internal token"),
         (("--users", "no-such-file"), "no-such-file"),
         (("--users", __file__), f"{__file__} is not TOML"),
         (("--users", "users.toml", "--authorized-keys", "joe=keys"), "not allowed with argument"),

@@ -79,10 +79,11 @@ async def test_a_file_that_changes_is_compiled_anew(
 ) -> None:
     registry = Registry(tmp_path)
     (tmp_path / "tool.wat").write_text(text("hello"))
-    first = await registry.find("tool", store)
-    assert await registry.find("std/tool@latest", store) is first
+    first, name = await registry.find("tool", store)
+    assert name == "tool@latest"
+    assert await registry.find("std/tool@latest", store) == (first, name)
     (tmp_path / "tool.wat").write_text(text("return_value"))
-    assert await registry.find("tool", store) is not first
+    assert (await registry.find("tool", store))[0] is not first
     (tmp_path / "tool.wasm").write_bytes(component("hello"))
     await registry.find("tool", store)
     assert compiler.given == [text("hello"), text("return_value"), component("hello")]
@@ -154,4 +155,4 @@ async def test_latest_is_the_highest_version(tmp_path: Path, store: ProgramStore
         (tmp_path / f"tool-{position}@99.wat").write_text(text("hello"))
         seen = max(seen, position)
         latest = await registry.find("tool", store)
-        assert latest is await registry.find(f"tool@{versions[seen]}", store)
+        assert latest == await registry.find(f"tool@{versions[seen]}", store)
