@@ -18,8 +18,8 @@ from tests.real_server.running import RealServer
 
 __all__ = ["CorePeer", "connected", "upload"]
 
-_SECONDS: Final = 100
-"""How long anything may take: the first upload of all compiles the language, seen to take 20 s."""
+_SECONDS: Final = 200
+"""How long anything may take: the first upload of all compiles the language, 20 s and more."""
 _PIECE: Final = 256 * 1024
 
 _Outcome = TypeVar("_Outcome", bound=e.ClientEvent)

@@ -37,6 +37,8 @@ class RealServer:
     """Where it listens: ``ws://127.0.0.1:PORT``, without a path."""
     log: Path
     """What it has said on stdout and stderr."""
+    pid: int
+    """Its process: what it takes of the machine can be looked up."""
 
     @property
     def address(self) -> tuple[str, int]:
@@ -66,7 +68,7 @@ def running(installed: Installation, home: Path) -> Iterator[RealServer]:
         )
     with process:
         try:
-            yield RealServer(uri=_announced(process, log), log=log)
+            yield RealServer(uri=_announced(process, log), log=log, pid=process.pid)
         finally:
             _stop(process)
 
@@ -102,7 +104,9 @@ def _announced(process: subprocess.Popen[bytes], log: Path) -> str:
     finally:
         deadline.cancel()
     if not line:
-        _stop(process)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_STOP_SECONDS)
+        _kill(process)
         words = "\n".join(log.read_text("utf-8", "replace").splitlines()[-_LAST_LINES:])
         pytest.fail(f"the server did not boot ({process.returncode}):\n{words}", pytrace=False)
     return str(json.loads(line)["url"])
