@@ -8,7 +8,7 @@ PACKAGES := pie_proto pie_files pie_anyio pie_trio_adapter pie.py
 CODE   := $(PACKAGES) tests examples docs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-all check format docs prove coverage ci clean
+.PHONY: help demo test test-slow test-real test-all check format docs prove coverage ci clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
@@ -31,13 +31,18 @@ demo: $(VENV)/.user ## run the main job against an embedded server, on asyncio a
 	$(BIN)/python examples/demo.py --backend trio
 
 test: $(VENV)/.dev ## run the tests (two minutes)
-	$(BIN)/python -m pytest -n auto -m 'not slow'
+	$(BIN)/python -m pytest -n auto -m 'not slow and not real'
 
 test-slow: $(VENV)/.dev ## run the slow tests alone: other people's software, large transfers
-	$(BIN)/python -m pytest -n auto -m slow
+	$(BIN)/python -m pytest -n auto -m 'slow and not real'
 
-test-all: $(VENV)/.dev ## run the tests, the slow ones too
-	$(BIN)/python -m pytest -n auto
+# Without workers: each would have a server of its own, of up to 2 GB.
+test-real: $(VENV)/.dev ## run the tests against a real server alone
+	$(BIN)/python -m pytest -n 0 -m real
+
+test-all: $(VENV)/.dev ## run the tests, the slow and the real ones too
+	$(BIN)/python -m pytest -n auto -m 'not real'
+	$(BIN)/python -m pytest -n 0 -m real
 
 check: $(VENV)/.dev ## check format, style and types, and that the drawn docs are up to date
 	$(BIN)/ruff format --check $(CODE)
@@ -66,7 +71,7 @@ coverage: $(VENV)/.dev ## measure branches: all of the core by its own tests, 95
 	COVERAGE_FILE=$(COVERAGE)/core $(BIN)/coverage run -m pytest -q -n auto tests/proto
 	COVERAGE_FILE=$(COVERAGE)/core $(BIN)/coverage combine --quiet
 	COVERAGE_FILE=$(COVERAGE)/core $(BIN)/coverage report --include='pie_proto/*' --skip-covered --fail-under=100
-	COVERAGE_FILE=$(COVERAGE)/all $(BIN)/coverage run -m pytest -q -n auto -m 'not slow'
+	COVERAGE_FILE=$(COVERAGE)/all $(BIN)/coverage run -m pytest -q -n auto -m 'not slow and not real'
 	COVERAGE_FILE=$(COVERAGE)/all $(BIN)/coverage combine --quiet
 	COVERAGE_FILE=$(COVERAGE)/all $(BIN)/coverage report --omit='pie_proto/*' --skip-covered --fail-under=95
 
@@ -76,6 +81,7 @@ ci: ## what continuous integration runs: every stage, bounded and timed
 	.ci/stage 15m coverage $(MAKE) coverage
 	.ci/stage 12m prove    $(MAKE) prove
 	.ci/stage 12m slow     $(MAKE) test-slow
+	.ci/stage 12m real     $(MAKE) test-real
 	.ci/stage 5m  demo     $(MAKE) demo
 
 clean: ## remove what was made here

@@ -1,4 +1,4 @@
-;; Writes N pieces of 64 KiB to stdout; N is its argument, in decimal.
+;; Writes N pieces of 64 KiB to stdout; N is its last argument, in decimal.
 ;; Each begins with its number, counted from 0, as 16 decimal digits; dots and a newline follow.
 (component
   (import "wasi:io/error@0.2.0" (instance $errors (export "error" (type (sub resource)))))
@@ -73,9 +73,13 @@
       (local $at i32) (local $end i32) (local $number i32)
       (call $get-arguments (i32.const 16))
       (if (i32.eqz (i32.load (i32.const 20))) (then (return (i32.const 0))))
-      (local.set $at (i32.load (i32.load (i32.const 16))))
+      ;; The last of the list: each takes 8 bytes, its address and its length.
+      (local.set $at
+        (i32.add (i32.load (i32.const 16))
+          (i32.mul (i32.sub (i32.load (i32.const 20)) (i32.const 1)) (i32.const 8))))
       (local.set $end
-        (i32.add (local.get $at) (i32.load offset=4 (i32.load (i32.const 16)))))
+        (i32.add (i32.load (local.get $at)) (i32.load offset=4 (local.get $at))))
+      (local.set $at (i32.load (local.get $at)))
       (block $done
         (loop $digit
           (br_if $done (i32.ge_u (local.get $at) (local.get $end)))

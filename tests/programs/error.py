@@ -1,0 +1,5 @@
+"""Ends with an error of its own."""
+
+
+async def error():
+    raise RuntimeError("it went wrong")

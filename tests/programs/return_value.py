@@ -1,0 +1,5 @@
+"""Says nothing, and returns a value."""
+
+
+async def return_value():
+    return "forty-two"

@@ -1,0 +1,1 @@
+"""A real Pie server on this machine's processor, and the tests that run against it."""
