@@ -211,7 +211,7 @@ class Requests:
         premises, named = self._premises, None
         if command.manifest is not None:
             try:
-                named = program_in(command.manifest)
+                named = program_in(command.manifest, command.hash)
             except LocalProtocolError as error:
                 raise _Refused(Refusal.MANIFEST, str(error)) from None
         await premises.programs.upload(command.hash, bytes(command.data or b""))
