@@ -15,36 +15,38 @@ from pie_proto.messages import Answer, ServerMessage, Unknown
 
 __all__ = ["Detection"]
 
+# Said, behind a token, for the families that know none: any name will do where none is checked, and
+# the families that check one have heard the token before.
+_INTRODUCTION = c.Identify("internal")
+
 
 class Detection:
     """The families that a server may be of, until it has said one thing that only one says."""
 
     def __init__(self, families: Sequence[Dialect]) -> None:
         self._families = tuple(families)
-        self._ids: dict[str, int] = {}
+        self._ids: dict[Dialect, int] = {}
         self.found: Dialect | None = None
         """The family, once it is known."""
 
-    def vocabularies(self, command: c.Identify | c.AuthenticateWithToken) -> list[Dialect]:
-        """One family for each vocabulary in which ``command`` can be said, oldest first.
+    def messages(
+        self, command: c.Identify | c.AuthenticateWithToken, request_id: int
+    ) -> list[bytes]:
+        """``command`` in every vocabulary there is; the ids count up from ``request_id``.
 
         Raises `LocalProtocolError` if no family can do it.
         """
-        objections = []
-        chosen: dict[str, Dialect] = {}
-        for family in self._families:
-            objection = family.objection(command)
-            if objection is None:
-                chosen.setdefault(family.capabilities.name, family)
-            else:
-                objections.append(objection)
-        if not chosen:
-            raise LocalProtocolError("; ".join(objections))
-        return list(chosen.values())
-
-    def asked(self, family: Dialect, request_id: int) -> None:
-        """The command was sent in this family's vocabulary, with this id."""
-        self._ids[family.capabilities.name] = request_id
+        objections = {family: family.objection(command) for family in self._families}
+        if None not in objections.values():
+            raise LocalProtocolError("; ".join(filter(None, objections.values())))
+        messages: dict[tuple[str, type[c.Command]], bytes] = {}
+        for family in sorted(self._families, key=lambda family: objections[family] is not None):
+            said = command if objections[family] is None else _INTRODUCTION
+            key = (family.capabilities.name, type(said))
+            if key not in messages:
+                messages[key] = family.encode(said, request_id + len(messages))
+            self._ids[family] = request_id + list(messages).index(key)
+        return list(messages.values())
 
     def read(self, payload: bytes | str) -> ServerMessage:
         """Read a message of a server that may be of any of these families.
@@ -66,7 +68,7 @@ class Detection:
                 continue
             if (
                 isinstance(read, Answer)
-                and read.request_id == self._ids.get(family.capabilities.name)
+                and read.request_id == self._ids.get(family)
                 and family.recognises(read)
             ):
                 self.found = family

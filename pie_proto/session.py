@@ -496,16 +496,15 @@ class ClientSession:
 
     def _introduce(self, command: c.Identify | c.AuthenticateWithToken, request_id: int) -> int:
         """Say who the client is, in all vocabularies it may be; how many ids that took."""
-        families = [self._dialect]
-        if self._detection is not None:
-            families = self._detection.vocabularies(command)
-        for own_id, family in enumerate(families, request_id):
-            self._outbox.put(family.encode(command, own_id), None, own_id)
-            if self._detection is not None:
-                self._detection.asked(family, own_id)
+        if self._detection is None:
+            messages = [self._encode(command, request_id)]
+        else:
+            messages = self._detection.messages(command, request_id)
+        for own_id, message in enumerate(messages, request_id):
+            self._outbox.put(message, None, own_id)
         if self._authentication is not AuthenticationState.AUTHENTICATED:
             self._identity = command
-        return len(families)
+        return len(messages)
 
     def _has_to_be_found(
         self, command: c.Command
@@ -565,11 +564,22 @@ class ClientSession:
         if pending is None:
             self._answered_late(answer)
             return
-        outcome = self._dialect.interpret(pending.command, answer)
+        if objection := self._found_unable(pending.command):
+            outcome: e.Outcome = e.Failed(
+                answer.request_id, pending.command, objection, by_server=False
+            )
+        else:
+            outcome = self._dialect.interpret(pending.command, answer)
         if pending.upload is not None:
             self._upload_answered(pending.upload, outcome)
         if not self._detached.answered(answer.request_id, outcome):
             self._conclude(pending, outcome)
+
+    def _found_unable(self, command: c.Command) -> str | None:
+        """Why the server cannot do what it was asked before it was known what it is."""
+        if not isinstance(command, c.AuthenticateWithToken):
+            return None
+        return self._dialect.objection(command)
 
     def _conclude(self, pending: Pending, outcome: e.Outcome) -> None:
         """Do what an outcome means, and tell it."""

@@ -13,7 +13,7 @@ from pie_proto import commands as c
 from pie_proto import events as e
 from pie_proto.dialects import Dialect
 from pie_proto.dialects.instance import INSTANCE
-from pie_proto.dialects.process import PROCESS_0_3, PROCESS_0_5
+from pie_proto.dialects.process import PROCESS_0_3, PROCESS_0_5, ProcessDialect
 from pie_proto.dialects.process.naming import name_of
 from pie_proto.errors import LaunchFailed, LocalProtocolError, error_for
 from pie_proto.events import NEED_DATA
@@ -184,15 +184,28 @@ def test_a_refusal_tells_the_family_too() -> None:
 def test_a_token_is_said_in_every_vocabulary_that_has_one() -> None:
     talk = Talk(EVERY, authenticated=False)
     request_id = talk.ask(c.AuthenticateWithToken("t"))
-    old, new = talk.sent()
-    assert (old["type"], new["type"]) == ("internal_authenticate", "auth_by_token")
+    old, new, name = talk.sent()
+    types = [message["type"] for message in (old, new, name)]
+    assert types == ["internal_authenticate", "auth_by_token", "auth_identify"]
     talk.respond(new["corr_id"], "Authenticated")
+    talk.respond(name["corr_id"], ALREADY)
     assert talk.events() == [e.Authenticated(request_id, e.Authentication.TOKEN)]
     assert talk.session.server == PROCESS_0_3.capabilities
 
 
+def test_a_server_that_knows_no_token_is_known_by_what_it_does_answer() -> None:
+    talk = Talk(EVERY, authenticated=False)
+    request_id = talk.ask(c.AuthenticateWithToken("t"))
+    talk.respond(talk.sent()[-1]["corr_id"], ALREADY)
+    failed = only(talk.events())
+    assert isinstance(failed, e.Failed)
+    assert (failed.request_id, failed.by_server) == (request_id, False)
+    assert "servers 0.5 know no internal token: give a user name" in str(error_for(failed))
+    assert talk.session.server == PROCESS_0_5.capabilities
+
+
 def test_a_token_that_no_possible_family_knows_is_refused_before_it_is_sent() -> None:
-    talk = Talk((PROCESS_0_5, PROCESS_0_5), authenticated=False)
+    talk = Talk((PROCESS_0_5, ProcessDialect(PROCESS_0_5.capabilities)), authenticated=False)
     with pytest.raises(LocalProtocolError, match="know no internal token"):
         talk.ask(c.AuthenticateWithToken("t"))
     assert talk.sent() == []
