@@ -8,7 +8,6 @@ from anyio import to_thread
 
 if TYPE_CHECKING:
     from pie_anyio.server.program_folder import ProgramFolder
-    from pie_proto.dialects.process.naming import Program
 
 __all__ = ["Catalog", "Entry"]
 
@@ -30,14 +29,13 @@ class Catalog:
         self._folder = folder
         self._hashes: dict[str, dict[str, str]] = {}
 
-    async def add(self, program: Program, content_hash: str) -> None:
-        """From now on this content is meant by the name. Raises `OSError` of the folder."""
+    async def add(self, program: str, content_hash: str) -> None:
+        """From now on ``program``, a full name, means this content. Raises `OSError`."""
         folder = self._folder
         if folder is not None:
-            await to_thread.run_sync(
-                lambda: folder.name(program.name, program.version, content_hash)
-            )
-        self._hashes.setdefault(program.name, {})[program.version] = content_hash
+            await to_thread.run_sync(lambda: folder.name(program, content_hash))
+        name, _, version = program.partition("@")
+        self._hashes.setdefault(name, {})[version] = content_hash
 
     async def find(self, text: str) -> Entry | None:
         """What ``name@version`` means, or ``name``: the highest version. Raises `OSError`."""

@@ -68,9 +68,9 @@ class ProgramFolder:
         """
         self._write(self._path(content_hash), data)
 
-    def name(self, name: str, version: str, content_hash: str) -> None:
-        """Keep what is meant by a name, in place of what was. Raises `OSError`."""
-        self._write(self._folder / f"{name}@{version}{_NAMED}", content_hash.encode())
+    def name(self, program: str, content_hash: str) -> None:
+        """Keep what ``name@version`` means, in place of what it meant. Raises `OSError`."""
+        self._write(self._folder / f"{program}{_NAMED}", content_hash.encode())
 
     def versions(self, name: str) -> dict[str, str]:
         """The versions of a name that are known, and the hash that each means."""

@@ -21,7 +21,7 @@ from pie_proto import commands as c
 from pie_proto import events as e
 from pie_proto.arguments import arguments_from
 from pie_proto.dialects import Dialect, ProgramsBy
-from pie_proto.dialects.process.naming import is_identifier, name_of, program_in
+from pie_proto.dialects.process.naming import is_identifier, name_of
 from pie_proto.errors import LocalProtocolError
 from pie_proto.server import Refusal
 from pie_proto.states import ConnectionState, ServerAuthenticationState
@@ -208,15 +208,14 @@ class Requests:
         return premises.registry is not None and await premises.registry.exists(text)
 
     async def _upload(self, command: c.UploadProgram) -> None:
-        premises, named = self._premises, None
-        if command.manifest is not None:
-            try:
-                named = program_in(command.manifest, command.hash)
-            except LocalProtocolError as error:
-                raise _Refused(Refusal.MANIFEST, str(error)) from None
+        premises = self._premises
+        try:
+            name = premises.dialect.registered_name(command)
+        except LocalProtocolError as error:
+            raise _Refused(Refusal.MANIFEST, str(error)) from None
         await premises.programs.upload(command.hash, bytes(command.data or b""))
-        if named is not None:
-            await premises.catalog.add(named, command.hash)
+        if name is not None:
+            await premises.catalog.add(name, command.hash)
 
     async def _find(self, name: str) -> tuple[Program, str]:
         """The program that a name means, and its full name: uploads go before the registry."""

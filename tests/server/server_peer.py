@@ -84,6 +84,8 @@ class Peer:
         if event is not NEED_DATA:
             self._events.append(event)
             return
+        # What was heard may have made something to say.
+        await self.flush()
         try:
             data = await self.stream.receive(262_144)
         except (anyio.EndOfStream, anyio.BrokenResourceError):

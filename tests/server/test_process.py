@@ -43,7 +43,6 @@ from pie_proto import (
     hash_of,
 )
 from pie_proto.dialects.process import PROCESS_0_3, PROCESS_0_5, ProcessDialect
-from pie_proto.events import LaunchedUnnamed
 from tests.programs import component, text
 from tests.server.server_peer import KEY, LINE, SECONDS, Peer, connected, streams
 
@@ -250,10 +249,19 @@ class Careless(ProcessDialect):
     def objection(self, command: Command) -> None:
         """Nothing is objected to."""
 
+    def program_of(self, command: object) -> str:
+        """Whatever a manifest says."""
+        return "a program"
+
+    def registered_name(self, command: object) -> None:
+        """Whatever a manifest says."""
+
 
 async def test_what_names_no_program_is_refused_in_the_servers_words(server: Server) -> None:
     data = component("hello")
-    nameless = UploadProgram(size=len(data), hash=hash_of(data), data=data, manifest="name = 1")
+    nameless = UploadProgram(
+        size=len(data), hash=hash_of(data), data=data, manifest="[package]\nname = 1"
+    )
     careless = Careless(PROCESS_0_5.capabilities)
     async with connected(server, careless, "/v1/ws", [(HEADER, "joe")]) as peer:
         await peer.ask(Identify("joe"))
@@ -286,10 +294,8 @@ async def test_a_bad_input_is_an_error_of_the_new_instance(server: Server) -> No
             [(event, reason)] = await peer.read_to_end(instance_id)
             assert event is Event.Exception
             assert words in str(reason)
-        outcome = await peer.ask(
-            LaunchFromRegistry(name="arguments", input='{"": 1}', detached=True)
-        )
-        assert isinstance(outcome, LaunchedUnnamed)
+        detached = LaunchFromRegistry(name="arguments", input='{"": 1}', detached=True)
+        assert "it has ended" in await peer.refusal(detached)
         assert await listed(peer) == ()
 
 
@@ -347,10 +353,10 @@ async def test_a_detached_instance_is_listed_attached_and_ends_with_its_attacher
         async with client(server) as peer:
             await upload(peer, "echo", "echo")
             outcome = await peer.ask(LaunchFromRegistry(name="echo", detached=True))
-            assert isinstance(outcome, LaunchedUnnamed)
+            assert isinstance(outcome, Launched)
         async with client(server) as peer:
             [row] = await listed(peer)
-            assert (row.program, row.input) == ("echo@0.1.0", "{}")
+            assert (row.id, row.program, row.input) == (outcome.instance_id, "echo@0.1.0", "{}")
             assert isinstance(await peer.ask(AttachInstance(row.id)), Attached)
             await peer.say(row.id, "hi")
             assert await peer.read(row.id) == (Event.Message, "echo: hi")
