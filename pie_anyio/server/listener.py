@@ -148,7 +148,7 @@ def serve(  # noqa: PLR0913 - each has a default, and all but two are named
 class Server:
     """An embedded server; made by `serve`. To be entered once."""
 
-    def __init__(  # noqa: PLR0913 - what `serve` takes
+    def __init__(
         self,
         host: str,
         port: int,

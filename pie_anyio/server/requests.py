@@ -181,8 +181,11 @@ class Requests:
                 await self._upload(command)
                 return e.ProgramUploaded(request_id, command.hash)
             case c.LaunchInstance(hash=content_hash):
+                if self._abilities.programs_by is ProgramsBy.NAME:
+                    name = str(name_of(content_hash))
+                    return self._launch(request_id, command, *await self._find(name))
                 program = await premises.programs.get(content_hash)
-                return self._launch(request_id, command, program, str(name_of(content_hash)))
+                return self._launch(request_id, command, program, content_hash)
             case c.LaunchFromRegistry(name=name):
                 return self._launch(request_id, command, *await self._find(name))
             case c.LaunchServerInstance():
@@ -199,8 +202,11 @@ class Requests:
 
     async def _exists(self, text: str) -> bool:
         premises = self._premises
-        if c.is_hash(text) or self._abilities.programs_by is ProgramsBy.HASH:
+        if self._abilities.programs_by is ProgramsBy.HASH:
             return await premises.programs.exists(text)
+        if c.is_hash(text):
+            # What has a name is found by that alone.
+            return await premises.catalog.find(str(name_of(text))) is not None
         if not is_identifier(text):
             raise _Refused(Refusal.PROGRAM_NAME, text)
         if await premises.catalog.find(text) is not None:
@@ -214,8 +220,8 @@ class Requests:
         except LocalProtocolError as error:
             raise _Refused(Refusal.MANIFEST, str(error)) from None
         await premises.programs.upload(command.hash, bytes(command.data or b""))
-        if name is not None:
-            await premises.catalog.add(name, command.hash)
+        if self._abilities.programs_by is ProgramsBy.NAME:
+            await premises.catalog.add(name or str(name_of(command.hash)), command.hash)
 
     async def _find(self, name: str) -> tuple[Program, str]:
         """The program that a name means, and its full name: uploads go before the registry."""

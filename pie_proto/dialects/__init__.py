@@ -90,6 +90,8 @@ class Capabilities:
     """Whether terminating an instance that is not there is a success."""
     query_subjects: frozenset[str]
     """What the server can be queried about."""
+    answers_every_query: bool
+    """Whether a query of a subject that is not known is refused. Without, it is never answered."""
     any_target: bool
     """Whether every path is taken in the opening request, not ``default_target`` alone."""
     answers_close: bool

@@ -80,6 +80,7 @@ class InstanceDialect:
         keeps_finished=True,
         terminates_unknown=True,
         query_subjects=frozenset({"model_status", "backend_stats"}),
+        answers_every_query=False,
         any_target=True,
         answers_close=True,
     )

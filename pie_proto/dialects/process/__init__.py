@@ -332,6 +332,7 @@ PROCESS_0_3: Final = ProcessDialect(
         keeps_finished=False,
         terminates_unknown=False,
         query_subjects=frozenset({"model_status"}),
+        answers_every_query=True,
         any_target=True,
         answers_close=True,
     )
@@ -361,6 +362,7 @@ PROCESS_0_5: Final = ProcessDialect(
         keeps_finished=False,
         terminates_unknown=False,
         query_subjects=frozenset({"model_status"}),
+        answers_every_query=True,
         any_target=False,
         answers_close=False,
     )

@@ -48,10 +48,14 @@ RUNNING: Final = "Running"
 KILLED: Final = "Signal"
 """The error of an instance that was terminated. An exception's text begins with its type."""
 
-_BY_NAME: Final = (
-    "these servers know programs by name: what was uploaded with a manifest that names it is "
-    "launched from the registry, by that name"
-)
+_ADVICE: Final[dict[type[c.Command], str]] = {
+    c.LaunchInstance: (
+        "these servers know programs by name: what was uploaded with a manifest that names it is "
+        "launched from the registry, by that name"
+    ),
+    c.AttachInstance: "instances of these servers end with the connection they are attached to",
+}
+"""What a refusal may be about that the server does not say."""
 
 _EVENTS: Final = {
     "stdout": e.Event.Stdout,
@@ -230,8 +234,7 @@ def meaning(command: c.Command, answer: Answer) -> e.Outcome:
     """What an answer means to its command. Raises `RemoteProtocolError` if nothing."""
     request_id, text = answer.request_id, answer.text
     if not answer.ok:
-        advice = _BY_NAME if isinstance(command, c.LaunchInstance) else ""
-        return e.Failed(request_id, command, text, advice)
+        return e.Failed(request_id, command, text, _ADVICE.get(type(command), ""))
     match command:
         case c.Identify():
             return identified(request_id, text)
