@@ -7,8 +7,6 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import pytest
-
 from pie_anyio import Event, PieClient
 from pie_proto import hash_of
 from pie_proto.dialects import Capabilities
@@ -77,11 +75,6 @@ class World:
                 identifier, list(args), detached, **options
             )
         return await client.launch_instance(program_hash, list(args), detached, **options)
-
-    def only_where(self, *, real: bool) -> None:
-        """Leave a test out that needs what only programs in source, or only components, do."""
-        if real is not self.is_real:
-            pytest.skip("a program of the other kind")
 
 
 async def told(instance: Any) -> dict[Event, str]:

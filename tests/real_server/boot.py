@@ -27,6 +27,7 @@ from pie.config import (  # type: ignore[import-not-found,import-untyped,unused-
 )
 from pie.server import Server  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
+_MOST_INSTANCES = 200
 _STOP_SECONDS = 10
 """A program that never pauses keeps the server from stopping: then the alarm ends the process."""
 
@@ -35,10 +36,13 @@ def config_for(checkpoint: Path, sku: str) -> Config:
     """A server on any free port, with one tiny model."""
     # The software's Vulkan refuses larger passes. The memory is what the server may plan with.
     options = {"device_memory": "16GiB", "max_forward_tokens": 64, "max_forward_requests": 4}
+    # Programs run beside each other up to the smaller of two bounds; others wait for their turn,
+    # though their launch is answered. As it comes, that is 4 of them.
+    options["max_state_slots"] = 2 * _MOST_INSTANCES
     engine = EngineConfig(type="wgpu", device=["wgpu:0"], options=options)
     return Config(
         server=ServerConfig(host="127.0.0.1", port=0),
-        runtime=RuntimeConfig(),
+        runtime=RuntimeConfig(max_concurrent_processes=_MOST_INSTANCES),
         model=ModelConfig(name="tiny", hf_repo=str(checkpoint), sku=sku, engine=engine),
     )
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from pie_proto.dialects.process import PROCESS_0_5
+from tests.families.world import DRIVERS, World
 from tests.programs.table import PROGRAMS
 from tests.real_server.core_peer import CorePeer, connected, upload
 from tests.real_server.installation import installation
@@ -41,3 +43,34 @@ def peer(real_server: RealServer) -> Iterator[CorePeer]:
     """The core on a connection of its own to the server, open and authenticated."""
     with connected(real_server) as peer:
         yield peer
+
+
+@pytest.fixture(params=DRIVERS)
+def driver(request: pytest.FixtureRequest) -> str:
+    """What drives the client."""
+    return str(request.param)
+
+
+@pytest.fixture
+def anyio_backend(driver: str) -> str:
+    """The event loop that the driver wants."""
+    return "asyncio" if driver == "asyncio" else "trio"
+
+
+@pytest.fixture(scope="session")
+def known() -> set[str]:
+    """The programs that were uploaded in this run, by name."""
+    return set()
+
+
+@pytest.fixture
+def world(real_server: RealServer, driver: str, known: set[str]) -> World:
+    """The real server, and clients of it."""
+    return World(
+        uri=real_server.uri,
+        name="process",
+        can=PROCESS_0_5.capabilities,
+        driver=driver,
+        is_real=True,
+        known=known,
+    )
