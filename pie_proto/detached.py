@@ -15,6 +15,7 @@ from typing import TypeAlias
 
 from pie_proto import commands as c
 from pie_proto import events as e
+from pie_proto.dialects.abilities import ABILITIES
 from pie_proto.errors import RemoteProtocolError
 from pie_proto.lanes import Outbox, lane_of
 from pie_proto.messages import Answer
@@ -216,7 +217,7 @@ def _outcome(launch: _Launch, ids: list[str]) -> e.Launched | e.Failed:
         )
     else:
         reason = (
-            "it was launched, but is in no list any more: it has ended, and these servers keep "
-            "nothing of a detached instance that has"
+            "it was launched, but is in no list any more: it has ended, and these servers "
+            f"{ABILITIES['kept-end'].lack}"
         )
     return e.Failed(launch.request_id, launch.command, reason, by_server=False)

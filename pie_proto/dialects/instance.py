@@ -9,6 +9,7 @@ from uuid import UUID
 from pie_proto import commands as c
 from pie_proto import events as e
 from pie_proto.dialects import Capabilities, ProgramsBy
+from pie_proto.dialects.abilities import ABILITIES
 from pie_proto.dialects.common import (
     ACCEPTANCE,
     MAX_REQUEST_ID,
@@ -89,15 +90,9 @@ class InstanceDialect:
         """Only what is for servers that know programs by name."""
         match command:
             case c.UploadProgram(manifest=str()):
-                return (
-                    f"servers {self.capabilities.servers} know programs by their hash and take no "
-                    "manifest: upload the program without"
-                )
+                return ABILITIES["manifest"].missing(self.capabilities)
             case c.LaunchInstance(input=str()) | c.LaunchFromRegistry(input=str()):
-                return (
-                    f"servers {self.capabilities.servers} give programs a list of arguments and no "
-                    "input: use arguments"
-                )
+                return ABILITIES["input"].missing(self.capabilities)
             case _:
                 return None
 

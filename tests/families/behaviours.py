@@ -6,11 +6,13 @@ the real one.
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Any
 
 import anyio
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from pie_anyio import (
     AttachFailed,
@@ -18,10 +20,13 @@ from pie_anyio import (
     InstanceFailed,
     LaunchFailed,
     LocalProtocolError,
+    ParsedPrivateKey,
     QueryFailed,
+    TerminateFailed,
 )
 from pie_proto import hash_of
 from pie_proto.dialects import ProgramsBy
+from pie_proto.dialects.abilities import ABILITIES
 from tests.families.world import SOON, World, told
 from tests.programs.table import PROGRAMS
 
@@ -85,6 +90,19 @@ async def test_a_token_is_known_or_refused_in_words(world: World) -> None:
             else:
                 with pytest.raises(LocalProtocolError, match="know no internal token"):
                     await client.internal_authenticate("any")
+
+
+async def test_a_key_is_proved_to_who_asks_and_unneeded_elsewhere(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = ParsedPrivateKey(Ed25519PrivateKey.generate())
+    with anyio.fail_after(SOON):
+        async with world.that_knows("ada", key) as there, there.stranger() as client:
+            with caplog.at_level(logging.WARNING):
+                await client.authenticate("ada", key)
+            assert client.authentication == ("proved" if world.can.proof else "asserted")
+    told = [record for record in caplog.records if "key" in record.getMessage()]
+    assert len(told) == (0 if world.can.proof else 1)
 
 
 # ----------------------------------------------------------------------------------------- programs
@@ -242,6 +260,17 @@ async def test_blobs_go_both_ways(world: World, size: int) -> None:
             await instance.terminate()
 
 
+async def test_the_upload_of_a_blob_that_no_program_takes_ends(world: World) -> None:
+    with anyio.fail_after(SOON):
+        async with world.client() as client:
+            instance = await world.launch(client, "echo")
+            # With an answer, or when all of it is sent where none comes.
+            await instance.upload_blob(os.urandom(MIB))
+            await instance.send("still there")
+            assert await until(instance, Event.Message) == "echo: still there"
+            await instance.terminate()
+
+
 # ------------------------------------------------------------------------------------ how they end
 
 
@@ -249,6 +278,14 @@ async def test_a_returned_text_is_the_result(world: World) -> None:
     with anyio.fail_after(SOON):
         async with world.client() as client:
             assert await (await world.launch(client, "return_value")).result() == "forty-two"
+
+
+async def test_a_returned_value_is_what_it_is_where_it_comes_as_json(world: World) -> None:
+    with anyio.fail_after(SOON):
+        async with world.client() as client:
+            for text, value in (('{"a":[1,null]}', {"a": [1, None]}), ("false", False), ("17", 17)):
+                result = await (await world.launch(client, "give_back", "--value", text)).result()
+                assert result == (value if world.can.returns_json else text)
 
 
 async def test_an_error_of_a_programs_is_told_with_its_text(world: World) -> None:
@@ -337,7 +374,7 @@ async def test_an_attached_instance_lives_on_or_ends_with_its_connection_in_word
                 await again.send("stop")
                 assert await again.result() == "stopped"
             else:
-                with pytest.raises(AttachFailed, match="end with the connection"):
+                with pytest.raises(AttachFailed, match=ABILITIES["kept-instances"].lack):
                     await client.attach_instance(instance.id)
 
 
@@ -346,6 +383,31 @@ async def test_an_unknown_instance_cannot_be_attached(world: World) -> None:
         async with world.client() as client:
             with pytest.raises(AttachFailed, match="not found"):
                 await client.attach_instance(NOBODY)
+
+
+async def test_the_end_of_a_detached_instance_is_kept_for_one_or_for_none(world: World) -> None:
+    with anyio.fail_after(SOON):
+        async with world.client() as client:
+            launched = await world.launch(client, "sleep", detached=True)
+            await client.terminate_instance(launched.id)
+            if world.can.keeps_finished:
+                instance = await client.attach_instance(launched.id)
+                assert await until(instance, Event.Aborted) is not None
+            else:
+                while launched.id in {info.id for info in await client.list_instances()}:
+                    pass
+            with pytest.raises(AttachFailed, match="not found"):
+                await client.attach_instance(launched.id)
+
+
+async def test_terminating_what_is_not_there_is_a_success_or_is_refused(world: World) -> None:
+    with anyio.fail_after(SOON):
+        async with world.client() as client:
+            if world.can.terminates_unknown:
+                await client.terminate_instance(NOBODY)
+            else:
+                with pytest.raises(TerminateFailed, match="not found"):
+                    await client.terminate_instance(NOBODY)
 
 
 async def test_a_program_that_is_a_server_is_declined(world: World) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from pie_anyio import Event, PieClient
+from pie_anyio import Event, ParsedPrivateKey, PieClient
+from pie_anyio.server import serve
 from pie_proto import hash_of
 from pie_proto.dialects import Capabilities
 from pie_trio_adapter import open_client
@@ -52,6 +53,16 @@ class World:
         kind: Any = open_client if self.driver == "trio-adapter" else PieClient
         made: AbstractAsyncContextManager[PieClient] = kind(self.uri, **options)
         return made
+
+    @asynccontextmanager
+    async def that_knows(self, user: str, key: ParsedPrivateKey) -> AsyncIterator[World]:
+        """This server, or one of its family that lets in who proves to be ``user``."""
+        if not self.can.proof:
+            yield self
+            return
+        keys = {user: key.public_key()}
+        async with serve(dialect=self.name, authorized_keys=keys) as server:
+            yield replace(self, uri=server.url)
 
     async def upload(self, client: PieClient, name: str) -> str:
         """Have a program of the table on the server; its hash."""

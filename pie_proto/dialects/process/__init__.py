@@ -14,6 +14,7 @@ from pie_proto import commands as c
 from pie_proto import events as e
 from pie_proto.arguments import input_from
 from pie_proto.dialects import Capabilities, ProgramsBy
+from pie_proto.dialects.abilities import ABILITIES
 from pie_proto.dialects.common import ACCEPTANCE, MAX_REQUEST_ID, chunk_words, refusal_words
 from pie_proto.dialects.process import client, server
 from pie_proto.dialects.process.naming import is_identifier, is_name, name_of, program_in
@@ -69,11 +70,9 @@ class ProcessDialect:
         servers = f"servers {self._capabilities.servers}"
         match command:
             case c.AuthenticateWithToken() if not self._capabilities.tokens:
-                raise LocalProtocolError(f"{servers} know no internal token: give a user name")
+                raise LocalProtocolError(ABILITIES["token"].missing(self._capabilities))
             case c.LaunchServerInstance():
-                raise LocalProtocolError(
-                    f"{servers} launch no programs that are servers: launch it as an instance"
-                )
+                raise LocalProtocolError(ABILITIES["server-launch"].missing(self._capabilities))
             case c.ProgramExists(text) if not (c.is_hash(text) or is_identifier(text)):
                 raise LocalProtocolError(
                     f"{servers} are asked for a hash of 64 characters, for a program uploaded "

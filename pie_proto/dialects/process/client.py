@@ -8,6 +8,7 @@ from typing import Final, assert_never
 from pie_proto import commands as c
 from pie_proto import events as e
 from pie_proto.arguments import arguments_from, input_from
+from pie_proto.dialects.abilities import ABILITIES
 from pie_proto.dialects.common import (
     accepted,
     blob_hash,
@@ -53,7 +54,7 @@ _ADVICE: Final[dict[type[c.Command], str]] = {
         "these servers know programs by name: what was uploaded with a manifest that names it is "
         "launched from the registry, by that name"
     ),
-    c.AttachInstance: "instances of these servers end with the connection they are attached to",
+    c.AttachInstance: f"these servers {ABILITIES['kept-instances'].lack}",
 }
 """What a refusal may be about that the server does not say."""
 
