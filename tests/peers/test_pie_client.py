@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from pie_proto import hash_of
+from tests.peers.padding import padded
 from tests.peers.server_process import server_process
 from tests.programs import component, text
 
@@ -217,18 +218,3 @@ def test_queries_are_answered_and_what_cannot_be_is_refused_in_words(
 def joined(events: list[list[str]], kind: str) -> str:
     """The text of all events of one kind, however it was cut."""
     return "".join(data for event, data in events if event == kind)
-
-
-def padded(program: bytes, size: int) -> bytes:
-    """The program with a custom section, which nobody reads, of ``size`` bytes and a few."""
-    section = bytes((7,)) + b"padding" + bytes(size)
-    return program + b"\x00" + leb128(len(section)) + section
-
-
-def leb128(number: int) -> bytes:
-    """The form in which WebAssembly writes a length."""
-    encoded = bytearray()
-    while number > 0x7F:
-        encoded.append(number & 0x7F | 0x80)
-        number >>= 7
-    return bytes([*encoded, number])
