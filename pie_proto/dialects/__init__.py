@@ -173,7 +173,14 @@ class Dialect(Protocol):
         """The message for any event of an instance but a blob."""
 
     def blob_chunk(
-        self, instance_id: str, content_hash: str, index: int, total: int, length: int
+        self,
+        instance_id: str,
+        content_hash: str,
+        index: int,
+        total: int,
+        length: int,
+        *,
+        name: str | None = None,
     ) -> bytes:
         """Everything of a blob chunk's message but its content, which follows it."""
 

@@ -240,7 +240,14 @@ class InstanceDialect:
         )
 
     def blob_chunk(
-        self, instance_id: str, content_hash: str, index: int, total: int, length: int
+        self,
+        instance_id: str,
+        content_hash: str,
+        index: int,
+        total: int,
+        length: int,
+        *,
+        name: str | None = None,
     ) -> bytes:
         """A blob chunk's message up to its content."""
         fields: dict[str, object] = {

@@ -156,8 +156,9 @@ class ServerSession:
     def emit(self, event: e.InstanceEvent) -> None:
         """Send what an instance says to the client it is attached to.
 
-        Blobs are cut into chunks, not copied; an empty blob is nothing on the wire. After a
-        terminal event the instance is no longer the client's. Raises `LocalProtocolError` if the
+        Blobs are cut into chunks, not copied; an empty blob is nothing on the wire. The name of a
+        `Blob` is told where the dialect has a place for it. After a terminal event the instance is
+        no longer the client's. Raises `LocalProtocolError` if the
         instance is not attached to this connection.
         """
         self._check_end()
@@ -171,11 +172,12 @@ class ServerSession:
             )
         if isinstance(event.data, bytes):
             content_hash = c.hash_of(event.data)
+            name = event.data.name if isinstance(event.data, e.Blob) else None
             unit = self._dialect.capabilities.chunk_bytes
             total = chunk_count(len(event.data), unit)
             for position, piece in enumerate(cut(event.data, unit)):
                 head = self._dialect.blob_chunk(
-                    event.instance_id, content_hash, position, total, len(piece)
+                    event.instance_id, content_hash, position, total, len(piece), name=name
                 )
                 self._put((head, piece))
             return

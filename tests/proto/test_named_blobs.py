@@ -10,7 +10,10 @@ import pytest
 from pie_proto import Blob, BlobPiece, ClientSession, Event
 from pie_proto import commands as c
 from pie_proto import events as e
+from pie_proto.dialects import Dialect
+from pie_proto.dialects.instance import INSTANCE
 from pie_proto.dialects.process import PROCESS_0_5
+from pie_proto.errors import LocalProtocolError
 from pie_proto.limits import DEFAULT_LIMITS, Limits
 from tests.proto.pair import CHUNK, A, B, Talk, authenticated, content, only, wire
 
@@ -128,6 +131,39 @@ def test_through_a_connection_too() -> None:
     pair.told()
     _, blob = only(pair.read(A))
     assert isinstance(blob, Ours)
+
+
+@pytest.mark.parametrize("size", [7, CHUNK + 1])
+@pytest.mark.parametrize(
+    ("dialect", "given", "told"),
+    [
+        (PROCESS_0_5, "report.txt", "report.txt"),
+        (PROCESS_0_5, "", ""),
+        (PROCESS_0_5, None, None),
+        (INSTANCE, "report.txt", None),
+    ],
+)
+def test_a_server_tells_the_name_of_a_blob_where_the_dialect_has_a_place_for_it(
+    dialect: Dialect, given: str | None, told: str | None, size: int
+) -> None:
+    pair = authenticated(dialect=dialect)
+    pair.request(c.AttachInstance(A), e.Attached, A)
+    data = content(size)
+    sent = Blob(data, hash=c.hash_of(data), name=given)
+    pair.server.emit(e.InstanceEvent(A, Event.Blob, sent))
+    pair.told()
+    _, blob = only(pair.read(A))
+    assert isinstance(blob, Blob)
+    assert (blob, blob.name) == (data, told)
+
+
+def test_a_name_that_is_no_text_is_refused_before_anything_is_sent() -> None:
+    pair = authenticated(dialect=PROCESS_0_5)
+    pair.request(c.AttachInstance(A), e.Attached, A)
+    sent = Blob(b"content", hash=c.hash_of(b"content"), name="\ud800")
+    with pytest.raises(LocalProtocolError, match="cannot be packed"):
+        pair.server.emit(e.InstanceEvent(A, Event.Blob, sent))
+    assert pair.server.data_to_send(now=0.0) == b""
 
 
 def test_where_servers_tell_no_names_a_blob_has_none() -> None:

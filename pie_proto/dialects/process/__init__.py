@@ -235,7 +235,14 @@ class ProcessDialect:
         return pack(server.event_fields(event))
 
     def blob_chunk(
-        self, instance_id: str, content_hash: str, index: int, total: int, length: int
+        self,
+        instance_id: str,
+        content_hash: str,
+        index: int,
+        total: int,
+        length: int,
+        *,
+        name: str | None = None,
     ) -> bytes:
         """A blob chunk's message up to its content."""
         fields: dict[str, object] = {
@@ -244,7 +251,7 @@ class ProcessDialect:
             "file_hash": content_hash,
             "chunk_index": index,
             "total_chunks": total,
-            "name": None,
+            "name": name,
         }
         return bin_prefix(fields, "chunk_data", length)
 
