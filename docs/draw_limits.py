@@ -13,7 +13,8 @@ from typing import cast
 
 from pie_anyio.server import SERVER_LIMITS, RunnerLimits
 from pie_proto import DEFAULT_LIMITS
-from pie_proto.dialects.instance import INSTANCE
+from pie_proto.dialects import Capabilities
+from pie_proto.families import FAMILIES
 
 PAGE = Path(__file__).with_name("limits.md")
 
@@ -46,8 +47,9 @@ RUNNER_LIMITS = """\
 CAPABILITIES = """\
 ## What the server takes
 
-`Capabilities` of a dialect: facts about a family of servers, not settings. Content is cut to the
-first; what is over the others is refused with `LocalProtocolError`, and nothing is sent.
+`Capabilities` of each family of servers: facts about them, not settings. Content is cut to the
+first; what is over the others is refused with `LocalProtocolError`, and nothing is sent. Those of
+`process-0.3` are assumed.
 """
 
 KIB, MIB, TIB = 1 << 10, 1 << 20, 1 << 40
@@ -107,12 +109,15 @@ def server_differences() -> str:
 
 
 def capabilities() -> str:
-    """What the servers of each dialect take."""
-    values = INSTANCE.capabilities
-    rows = [f"| name | `{values.name}`: servers {values.servers} | what |", "|---|---|---|"]
-    for name, reason in reasons(type(values)).items():
-        if type(getattr(values, name)) is int:
-            rows.append(f"| `{name}` | {shown(name, getattr(values, name))} | {reason} |")
+    """What the servers of each family take."""
+    values = {name: family.capabilities for name, family in FAMILIES.items()}
+    heads = [f"`{name}`: servers {of.servers}" for name, of in values.items()]
+    rows = [f"| name | {' | '.join(heads)} | what |", "|---" * (len(heads) + 2) + "|"]
+    for name, reason in reasons(Capabilities).items():
+        bounds = [getattr(of, name) for of in values.values()]
+        if all(type(bound) is int for bound in bounds):
+            cells = " | ".join(shown(name, bound) for bound in bounds)
+            rows.append(f"| `{name}` | {cells} | {reason} |")
     return "\n".join(rows)
 
 
