@@ -82,14 +82,15 @@ class PieClient:
 
         ``dialect`` is the family of the server: ``"instance"`` (0.1 and 0.2), ``"process-0.3"``
         (0.3 and 0.4), ``"process"`` (0.5), or by default ``"auto"``: it is found out. A URI without
-        a path then leads to ``/`` and, if there is nothing (HTTP 404), to ``/v1/ws``; with a path,
-        to that. ``identity``, TENANT/USER, says who you are to servers 0.5, which have it said in
-        the opening handshake.
+        a path (or with ``/`` alone) then leads to ``/`` and, if there is nothing (HTTP 404), to
+        ``/v1/ws``; with a family that is given, to where that listens; with a path, to that.
+        ``identity``, TENANT/USER, says who you are to servers 0.5, which have it said in the
+        opening handshake, and take it as it is; older ones ignore it.
 
         ``connect``, an async function, opens the byte stream to talk over, in place of all that: a
         tunnel, a proxy of another kind, or in memory. The client closes it, and puts nothing on
         top, no TLS either: the URI then says only what the opening handshake asks for. It is called
-        twice where there are two paths to ask for.
+        a second time where there is a second path to ask for.
 
         ``on_notice`` is called with each notice that the server sends to the whole connection. It
         must return soon; what it raises is logged. Notices are logged (``pie_anyio``) in any case.
@@ -264,7 +265,7 @@ class PieClient:
     async def internal_authenticate(self, token: str) -> None:
         """Authenticate with the server's internal token; a wrong one is answered late.
 
-        Raises `AuthenticationError`. Cancelled, it closes the connection.
+        Servers 0.5 know none. Raises `AuthenticationError`. Cancelled, it closes the connection.
         """
         await self._request(c.AuthenticateWithToken(token))
 
@@ -281,13 +282,19 @@ class PieClient:
         """Upload a program; returns its hash, by which it is launched.
 
         ``program`` is the content (``bytes``, ``bytearray``, ``memoryview``: not copied, and not to
-        be changed meanwhile) or the path of a file, which is read piece by piece. Servers that know
-        programs by name (0.3 and later) want a ``manifest``, the TOML text with the name, version
-        and language of the program. Without one, or where it names nothing, the program is called
-        after its hash, and any client finds it by that; what has a name is launched by its name,
-        or here by its hash as well. Source text cannot be without.
-        ``progress(sent, size)`` is called in this task, in bytes. Raises `UploadFailed`. Cancelled,
-        it takes back what was sent, and the next upload is right.
+        be changed meanwhile) or the path of a file, which is read piece by piece.
+        ``progress(sent, size)`` is called in this task, in bytes.
+
+        ``manifest`` is for servers that know programs by name (0.3 and later; older ones take
+        none): TOML text with the name and version of the program, and for source text with its
+        language. It takes the place of what had that name and version. The program is then
+        launched by its name, and by this client by its hash as well. Without one, or where it
+        names nothing, the program is called after its hash, and any client finds it by that.
+        Source text cannot be without.
+
+        Raises `UploadFailed`; `LocalProtocolError` for a manifest that names no program as servers
+        want it, and for content that needs one. Cancelled, it takes back what was sent, and the
+        next upload is right.
         """
         driver = self._connected()
         with await open_content(program) as content:
@@ -298,7 +305,12 @@ class PieClient:
         return content.hash
 
     async def program_exists(self, hash: str) -> bool:  # noqa: A002 - the guide's name
-        """Whether the server has the program with this hash. Cancel-safe."""
+        """Whether the server has the program with this hash. Cancel-safe.
+
+        Servers that know programs by name (0.3 and later) are asked for ``name@major.minor.patch``
+        as well. There, a hash finds what was uploaded without a name, or by this client. Servers
+        0.5 also say yes of a program that they could not compile.
+        """
         outcome = await self._connected().expect(c.ProgramExists(hash), e.ProgramExistsAnswered)
         return outcome.exists
 
@@ -317,11 +329,17 @@ class PieClient:
         Attached, its events come to this client. ``detached``, it runs on its own, and its output
         is kept until somebody attaches it (servers 0.3 and later keep none). Servers 0.3 and later
         give programs an object: ``input``, a mapping that JSON can say, or what ``args`` mean:
-        ``["--prompt", "Hi", "--n", "3"]`` is ``{"prompt": "Hi", "n": 3}``.
+        ``["--prompt", "Hi", "--n", "3"]`` is ``{"prompt": "Hi", "n": 3}``. Older ones give them
+        ``args``, and take no ``input``.
 
-        Raises `LaunchFailed`; also, with the ids, if a detached instance on such a server cannot be
-        told from others that are new. Cancelled, an instance that was launched attached all the
-        same is terminated.
+        Those later servers do not say which instance a detached launch has made. It is found in
+        their list of instances, one launch at a time; so `LaunchFailed` may then also mean that it
+        was launched and has ended before it was seen, or, with the ids, that others are new which
+        could be it.
+
+        Raises `LaunchFailed`; `LocalProtocolError` for arguments that mean no object to a server
+        that wants one. Cancelled, an instance that was launched attached all the same is
+        terminated; one launched detached runs on.
         """
         command = c.LaunchInstance(
             hash=hash, arguments=arguments_of(args), detached=detached, input=input_of(input)
@@ -338,6 +356,7 @@ class PieClient:
     ) -> Instance:
         """Launch a program that has a name: ``name``, ``name@version``, ….
 
+        It is in the server's registry or, on servers 0.3 and later, was uploaded under that name.
         As `launch_instance` in everything else.
         """
         command = c.LaunchFromRegistry(
@@ -357,14 +376,18 @@ class PieClient:
     ) -> None:
         """Launch the uploaded program with this hash as a server of its own on ``port``.
 
-        It has no instance here. Raises `LaunchFailed`; the embedded server declines. Cancelled, the
-        program may run all the same.
+        It has no instance here. Servers 0.3 and later launch none: `LocalProtocolError`. Raises
+        `LaunchFailed`; the embedded server declines. Cancelled, the program may run all the same.
         """
         command = c.LaunchServerInstance(hash=hash, port=port, arguments=arguments_of(args))
         await self._request(command)
 
     async def attach_instance(self, instance_id: str) -> Instance:
         """Take over a detached instance: its buffered output, then what it does from here on.
+
+        Servers 0.3 and later have no output buffered, and end the instance with the connection that
+        it is attached to. Do not try one that is attached elsewhere: servers 0.5 refuse, and end it
+        when *this* connection ends.
 
         Raises `AttachFailed`. Cancelled, an instance that is attached all the same cannot be
         given back; its events are dropped.
@@ -373,13 +396,17 @@ class PieClient:
         return Instance(self._connected(), instance_id, detached=False)
 
     async def list_instances(self) -> list[e.InstanceInfo]:
-        """The user's instances that run, or have finished and were not claimed. Cancel-safe."""
+        """The user's instances that run, or have finished and were not claimed. Cancel-safe.
+
+        Servers 0.3 and later list none that has finished, and servers 0.5 list everybody's.
+        """
         outcome = await self._connected().expect(c.ListInstances(), e.InstancesListed)
         return list(outcome.instances)
 
     async def terminate_instance(self, instance_id: str) -> None:
         """Terminate an instance, attached or not; unread output of it is dropped, its end is not.
 
+        Servers 0.5 let anybody terminate any; servers 0.3 and later refuse one that is not there.
         Raises `TerminateFailed`. Cancelled, also before, the instance is terminated all the same.
         """
         await self._request(c.TerminateInstance(instance_id))

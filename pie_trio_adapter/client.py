@@ -116,7 +116,7 @@ class TrioPieClient(trio.abc.AsyncResource):
     async def internal_authenticate(self, token: str) -> None:
         """Authenticate with the server's internal token; a wrong one is answered late.
 
-        Raises `AuthenticationError`. Cancelled, it closes the connection.
+        Servers 0.5 know none. Raises `AuthenticationError`. Cancelled, it closes the connection.
         """
         await request(self._driver, c.AuthenticateWithToken(token))
 
@@ -133,13 +133,19 @@ class TrioPieClient(trio.abc.AsyncResource):
         """Upload a program; returns its hash, by which it is launched.
 
         ``program`` is the content (``bytes``, ``bytearray``, ``memoryview``: not copied, and not to
-        be changed meanwhile) or the path of a file, which is read piece by piece. Servers that know
-        programs by name (0.3 and later) want a ``manifest``, the TOML text with the name, version
-        and language of the program. Without one, or where it names nothing, the program is called
-        after its hash, and any client finds it by that; what has a name is launched by its name,
-        or here by its hash as well. Source text cannot be without.
-        ``progress(sent, size)`` is called in this task, in bytes. Raises `UploadFailed`. Cancelled,
-        it takes back what was sent, and the next upload is right.
+        be changed meanwhile) or the path of a file, which is read piece by piece.
+        ``progress(sent, size)`` is called in this task, in bytes.
+
+        ``manifest`` is for servers that know programs by name (0.3 and later; older ones take
+        none): TOML text with the name and version of the program, and for source text with its
+        language. It takes the place of what had that name and version. The program is then
+        launched by its name, and by this client by its hash as well. Without one, or where it
+        names nothing, the program is called after its hash, and any client finds it by that.
+        Source text cannot be without.
+
+        Raises `UploadFailed`; `LocalProtocolError` for a manifest that names no program as servers
+        want it, and for content that needs one. Cancelled, it takes back what was sent, and the
+        next upload is right.
         """
         with await open_content(program) as content:
             command = c.UploadProgram(
@@ -149,7 +155,12 @@ class TrioPieClient(trio.abc.AsyncResource):
         return content.hash
 
     async def program_exists(self, hash: str) -> bool:  # noqa: A002 - the guide's name
-        """Whether the server has the program with this hash. Cancel-safe."""
+        """Whether the server has the program with this hash. Cancel-safe.
+
+        Servers that know programs by name (0.3 and later) are asked for ``name@major.minor.patch``
+        as well. There, a hash finds what was uploaded without a name, or by this client. Servers
+        0.5 also say yes of a program that they could not compile.
+        """
         outcome = await expect(self._driver, c.ProgramExists(hash), e.ProgramExistsAnswered)
         return outcome.exists
 
@@ -168,11 +179,17 @@ class TrioPieClient(trio.abc.AsyncResource):
         Attached, its events come to this client. ``detached``, it runs on its own, and its output
         is kept until somebody attaches it (servers 0.3 and later keep none). Servers 0.3 and later
         give programs an object: ``input``, a mapping that JSON can say, or what ``args`` mean:
-        ``["--prompt", "Hi", "--n", "3"]`` is ``{"prompt": "Hi", "n": 3}``.
+        ``["--prompt", "Hi", "--n", "3"]`` is ``{"prompt": "Hi", "n": 3}``. Older ones give them
+        ``args``, and take no ``input``.
 
-        Raises `LaunchFailed`; also, with the ids, if a detached instance on such a server cannot be
-        told from others that are new. Cancelled, an instance that was launched attached all the
-        same is terminated.
+        Those later servers do not say which instance a detached launch has made. It is found in
+        their list of instances, one launch at a time; so `LaunchFailed` may then also mean that it
+        was launched and has ended before it was seen, or, with the ids, that others are new which
+        could be it.
+
+        Raises `LaunchFailed`; `LocalProtocolError` for arguments that mean no object to a server
+        that wants one. Cancelled, an instance that was launched attached all the same is
+        terminated; one launched detached runs on.
         """
         command = c.LaunchInstance(
             hash=hash, arguments=arguments_of(args), detached=detached, input=input_of(input)
@@ -189,6 +206,7 @@ class TrioPieClient(trio.abc.AsyncResource):
     ) -> Instance:
         """Launch a program that has a name: ``name``, ``name@version``, ….
 
+        It is in the server's registry or, on servers 0.3 and later, was uploaded under that name.
         As `launch_instance` in everything else.
         """
         command = c.LaunchFromRegistry(
@@ -208,13 +226,18 @@ class TrioPieClient(trio.abc.AsyncResource):
     ) -> None:
         """Launch the uploaded program with this hash as a server of its own on ``port``.
 
-        It has no instance here. Raises `LaunchFailed`. Cancelled, the program may run all the same.
+        It has no instance here. Servers 0.3 and later launch none: `LocalProtocolError`. Raises
+        `LaunchFailed`. Cancelled, the program may run all the same.
         """
         command = c.LaunchServerInstance(hash=hash, port=port, arguments=arguments_of(args))
         await request(self._driver, command)
 
     async def attach_instance(self, instance_id: str) -> Instance:
         """Take over a detached instance: its buffered output, then what it does from here on.
+
+        Servers 0.3 and later have no output buffered, and end the instance with the connection that
+        it is attached to. Do not try one that is attached elsewhere: servers 0.5 refuse, and end it
+        when *this* connection ends.
 
         Raises `AttachFailed`. Cancelled, an instance that is attached all the same cannot be
         given back; its events are dropped.
@@ -223,13 +246,17 @@ class TrioPieClient(trio.abc.AsyncResource):
         return Instance(self._driver, instance_id, detached=False)
 
     async def list_instances(self) -> list[e.InstanceInfo]:
-        """The user's instances that run, or have finished and were not claimed. Cancel-safe."""
+        """The user's instances that run, or have finished and were not claimed. Cancel-safe.
+
+        Servers 0.3 and later list none that has finished, and servers 0.5 list everybody's.
+        """
         outcome = await expect(self._driver, c.ListInstances(), e.InstancesListed)
         return list(outcome.instances)
 
     async def terminate_instance(self, instance_id: str) -> None:
         """Terminate an instance, attached or not; unread output of it is dropped, its end is not.
 
+        Servers 0.5 let anybody terminate any; servers 0.3 and later refuse one that is not there.
         Raises `TerminateFailed`. Cancelled, also before, the instance is terminated all the same.
         """
         await request(self._driver, c.TerminateInstance(instance_id))

@@ -205,6 +205,10 @@ class Instance(trio.abc.ReceiveChannel[Received]):
     ) -> None:
         """Upload binary data to the instance; returns when the server has handed it over.
 
+        Where ``client.server.confirms_blobs`` is false (servers 0.3 and later), it returns when the
+        last chunk is on its way, unconfirmed: nothing tells whether the program gets it, nor that
+        it does not. Have the program say that it waits, and that it got it.
+
         ``blob`` and ``progress`` as in `TrioPieClient.upload_program`. Raises `UploadFailed`, and
         `InstanceEnded` if the instance is over. Cancelled, it takes back what was sent.
         """

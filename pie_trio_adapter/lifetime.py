@@ -38,14 +38,19 @@ async def open_client(
     ``where`` is a URI (``ws://127.0.0.1:8080``, ``wss://…`` for TLS, ``ws+unix:///path`` for a Unix
     socket) or a stream that is connected already: a tunnel, a pipe, memory, a `trio.SSLStream`. The
     client closes it in any case. For a stream, ``host`` (by default ``localhost``) and ``target``
-    (by default ``/``) are what the opening handshake asks for. ``ssl_context`` says whom to trust
-    with ``wss://``; by default, whom the system trusts. ``headers`` are added to the opening
-    handshake. ``dialect`` is the family of the server: ``"instance"`` (0.1 and 0.2),
-    ``"process-0.3"`` (0.3 and 0.4), ``"process"`` (0.5), or by default ``"auto"``: it is found out.
-    A URI without a path then leads to ``/`` and, if there is nothing (HTTP 404), to ``/v1/ws``.
-    ``identity``, TENANT/USER, says who you are to servers 0.5, which have it said in the opening
-    handshake. ``on_notice`` is called with each notice that the server sends to the whole
-    connection; it must return soon, and what it raises is logged.
+    (by default where the family listens that ``dialect`` names, else ``/``) are what the opening
+    handshake asks for. ``ssl_context`` says whom to trust with ``wss://``; by default, whom the
+    system trusts. ``headers`` are added to the opening handshake.
+
+    ``dialect`` is the family of the server: ``"instance"`` (0.1 and 0.2), ``"process-0.3"`` (0.3
+    and 0.4), ``"process"`` (0.5), or by default ``"auto"``: it is found out. A URI without a path
+    (or with ``/`` alone) then leads to ``/`` and, if there is nothing (HTTP 404), to ``/v1/ws``;
+    with a family that is given, to where that listens; with a path, to that. A stream can be opened
+    once, so one target is asked for. ``identity``, TENANT/USER, says who you are to servers 0.5,
+    which have it said in the opening handshake, and take it as it is; older ones ignore it.
+
+    ``on_notice`` is called with each notice that the server sends to the whole connection; it must
+    return soon, and what it raises is logged.
 
     Raises `ConnectFailed`; `ValueError` or `TypeError` for arguments that are odd or do not go
     together. Cancel-safe: nothing is left open.
