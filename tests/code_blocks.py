@@ -8,6 +8,7 @@ The words behind a fence say what the block is, and so what a test does with it:
 ``python PATH``              that file
 ``python sample NAME``       a whole program that wants a server; it is run against one
 ``python piece NAME``        what stands in place of the dots of its page's sample ``frame``
+``python piece NAME FRAME``  the same, of the sample ``FRAME``
 ===========================  =====================================================================
 """
 
@@ -47,6 +48,11 @@ class Block(NamedTuple):
     def name(self) -> str:
         """The name of a sample or of a piece."""
         return self.info.split(" ")[2]
+
+    @property
+    def frame(self) -> str:
+        """The name of the sample that a piece stands in."""
+        return [*self.info.split(" "), "frame"][3]
 
 
 def blocks(page: Path) -> Iterator[Block]:

@@ -24,6 +24,7 @@ import pie_proto.server
 from pie_anyio.server import serve
 from pie_proto.dialects import instance
 from tests.code_blocks import ROOT, Block, blocks, prose
+from tests.programs.table import Program
 
 DOCS = ROOT / "docs"
 PROGRAMS = ROOT / "tests" / "programs"
@@ -91,6 +92,11 @@ async def test_the_core_runs_on_a_blocking_socket() -> None:
     said = "".join(ast.literal_eval(line[8:]) for line in lines if line.startswith("Stdout: "))
     assert said == "left\nright\n"
     assert lines[-1] == "Completed: 'left'"
+
+
+def test_the_manifest_in_the_docs_is_like_those_that_a_real_server_is_given() -> None:
+    page = (DOCS / "usage.md").read_text(encoding="utf-8")
+    assert re.findall(r"```toml\n(.*?)```", page, re.DOTALL) == [Program("helper").manifest()]
 
 
 def test_the_drawn_pages_are_up_to_date() -> None:

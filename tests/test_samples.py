@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 import pie_anyio
 from pie_anyio import Instance, ParsedPrivateKey, PieClient
+from pie_proto.keys import KEY_NOT_USED
 from tests.code_blocks import ROOT, Block, blocks, prose
 from tests.programs import component
 from tests.serving import serving
@@ -33,9 +34,11 @@ from tests.serving import serving
 USAGE: Final = ROOT / "docs" / "usage.md"
 ADDRESS: Final = "ws://127.0.0.1:8080"
 TOKEN: Final = "let me in"
+LOGGERS: Final = {"pie_anyio", "pie_trio_adapter"}
 
 REGISTRY: Final = {
     "mirror": "echo_blob",
+    "solver": "reply",
     "overnight": "hello",
     "storyteller": "reply",
     "stumble": "trap",
@@ -49,8 +52,9 @@ REGISTRY: Final = {
 
 # --------------------------------------------------------------------------------- what is expected
 
-Where: TypeAlias = Literal["open", "closed", "nowhere"]
-"""A server that asks for no proof, one that does, and an address where nobody listens."""
+Where: TypeAlias = Literal["open", "closed", "process-0.3", "process", "nowhere"]
+"""A server that asks for no proof, one that does, two of later families, and an address where
+nobody listens."""
 
 
 class Expected(NamedTuple):
@@ -59,6 +63,7 @@ class Expected(NamedTuple):
     printed: str
     where: Where = "open"
     on_stderr: str = ""
+    logged: str = ""
     ways: tuple[str, ...] = ("asyncio", "trio", "adapter")
 
 
@@ -86,9 +91,10 @@ EXPECTED: Final[Mapping[tuple[str, str], tuple[Expected, ...]]] = {
         ),
     ),
     ("README.md", "serve"): (Expected("{{}}\n"),),
+    ("README.md", "identity"): (Expected("0.5 asserted\nHello\n", "process"),),
     ("usage.md", "quick_start"): (
         Expected("Stdout hello\n", "closed"),
-        Expected("Stdout hello\n", "open"),
+        Expected("Stdout hello\n", "open", logged=KEY_NOT_USED),
     ),
     ("usage.md", "connection"): (Expected("in the block: True\nbehind it: False\n"),),
     ("usage.md", "by_hand"): (Expected("True\n", ways=ASYNCIO_ONLY),),
@@ -100,7 +106,11 @@ EXPECTED: Final[Mapping[tuple[str, str], tuple[Expected, ...]]] = {
             ways=ASYNCIO_ONLY,
         ),
     ),
-    ("usage.md", "token"): (Expected("let in\n", "closed"),),
+    ("usage.md", "accepted"): (
+        Expected("proved\n", "closed"),
+        Expected("asserted\n", logged=KEY_NOT_USED),
+    ),
+    ("usage.md", "token"): (Expected("token\n", "closed"),),
     ("usage.md", "frame"): (Expected(""),),
     ("usage.md", "upload"): (Expected("all is sent\n64\n"),),
     ("usage.md", "program_exists"): (Expected("False\nTrue\n"),),
@@ -152,6 +162,39 @@ EXPECTED: Final[Mapping[tuple[str, str], tuple[Expected, ...]]] = {
         ),
     ),
     ("usage.md", "server"): (Expected("{{}}\n"),),
+    ("usage.md", "family"): (
+        Expected("servers 0.1 to 0.2 (instance)\nkeeps detached output: True\n"),
+        Expected("servers 0.3 to 0.4 (process)\nkeeps detached output: False\n", "process-0.3"),
+        Expected("servers 0.5 (process)\nkeeps detached output: False\n", "process"),
+    ),
+    ("usage.md", "dialect"): (Expected("0.5\n", "process"),),
+    ("usage.md", "frame_0_5"): (Expected("", "process"),),
+    ("usage.md", "manifest"): (Expected("True\nGo on.\n", "process"),),
+    ("usage.md", "no_manifest"): (Expected("Go on.\n", "process"),),
+    ("usage.md", "source"): (
+        Expected(
+            "UploadProgram: this is no WebAssembly (it begins with b'asyn'): a program in source "
+            "needs a manifest that says what it is, as in manifest='[package]\\nname = "
+            '"echo"\\nversion = "0.1.0"\\n[runtime]\\nlanguage = "python"\\nentry = '
+            '"echo"\\ncall = "kwargs"\\n\'\n',
+            "process",
+        ),
+    ),
+    ("usage.md", "input"): (Expected("--prompt\nHi\n--n\n3\n--brief\n" * 2, "process"),),
+    ("usage.md", "json"): (Expected("{{'answer': 42}}\n", "process"),),
+    ("usage.md", "found"): (Expected("Go on.\n", "process"),),
+    ("usage.md", "lacking"): (
+        Expected(
+            "LaunchServerInstance: servers 0.5 launch no programs that are servers: "
+            "launch it as an instance\n",
+            "process",
+        ),
+    ),
+    ("usage.md", "lacking_before"): (
+        Expected(
+            "servers 0.1 to 0.2 give programs a list of arguments and no input: use arguments\n"
+        ),
+    ),
 }
 
 # ----------------------------------------------------------------------------------- the three ways
@@ -182,13 +225,21 @@ THROUGH_THE_ADAPTER: Final = (
     ("from pie_anyio import Event", "from pie_trio_adapter import Event"),
     ("from pie_anyio import InstanceFailed", "from pie_trio_adapter import InstanceFailed"),
     ("from pie_anyio import ReceivedBlob", "from pie_trio_adapter import ReceivedBlob"),
+    ("from pie_anyio import LocalProtocolError", "from pie_trio_adapter import LocalProtocolError"),
     (
         "from pie_anyio import LaunchFailed, LocalProtocolError",
         "from pie_trio_adapter import LaunchFailed, LocalProtocolError",
     ),
-    (
-        f'async with PieClient("{ADDRESS}") as client:',
-        f'async with open_client("{ADDRESS}") as client:',
+    *(
+        (
+            f'async with PieClient("{ADDRESS}"{arguments}) as client:',
+            f'async with open_client("{ADDRESS}"{arguments}) as client:',
+        )
+        for arguments in (
+            "",
+            ', identity="default/ada"',
+            ', dialect="process", identity="team/ada"',
+        )
     ),
 )
 """The same through the adapter: the runner, the imports, and the line that begins the block."""
@@ -245,7 +296,7 @@ def program_of(block: Block) -> str:
     """The sample as a whole program; a piece in the frame of its page."""
     if block.kind == "python sample":
         return block.code
-    frame = SAMPLES[block.page.name, "frame"].code
+    frame = SAMPLES[block.page.name, block.frame].code
     program, pieces = re.subn(
         r"^( *)\.\.\.\n",
         lambda dots: textwrap.indent(block.code, dots[1]),
@@ -316,6 +367,9 @@ def address(where: Where, home: Path, key: ParsedPrivateKey) -> Iterator[str]:
             keys = {"ada": key.public_key()}
             with serving(registry=registry, authorized_keys=keys, internal_token=TOKEN) as server:
                 yield server.url
+        case "process-0.3" | "process":
+            with serving(registry=registry, dialect=where) as server:
+                yield server.url
         case "nowhere":
             # Bound and not listened to, so that nobody else gets the port meanwhile.
             with socket.socket() as taken:
@@ -326,7 +380,7 @@ def address(where: Where, home: Path, key: ParsedPrivateKey) -> Iterator[str]:
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_sample_prints_what_it_should(
-    case: Case, home: Path, monkeypatch: pytest.MonkeyPatch
+    case: Case, home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert case.sample in SAMPLES, "no page has this sample any more"
     program = WAYS[case.way](program_of(SAMPLES[case.sample]))
@@ -344,6 +398,8 @@ def test_a_sample_prints_what_it_should(
     }
     assert out == case.expected.printed.format(**different)
     assert err == case.expected.on_stderr
+    logged = [record for record in caplog.records if record.name in LOGGERS]
+    assert "\n".join(record.getMessage() for record in logged) == case.expected.logged
 
 
 def printed_by(program: str) -> tuple[str, str]:
