@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import dataclasses
 import re
 import subprocess
 import sys
@@ -22,7 +23,10 @@ import pie_anyio.server
 import pie_proto
 import pie_proto.server
 from pie_anyio.server import serve
-from pie_proto.dialects import instance
+from pie_proto.dialects import ProgramsBy, instance
+from pie_proto.dialects.process import client as process_client
+from pie_proto.dialects.process import server as process_server
+from pie_proto.families import FAMILIES
 from tests.code_blocks import ROOT, Block, blocks, prose
 from tests.programs.table import Program
 
@@ -102,6 +106,12 @@ def test_the_manifest_in_the_docs_is_like_those_that_a_real_server_is_given() ->
 def test_the_drawn_pages_are_up_to_date() -> None:
     run_python("docs/draw_states.py", "--check")
     run_python("docs/draw_limits.py", "--check")
+
+
+def section(page: str, heading: str) -> str:
+    """What stands under a heading of a page, up to the next heading."""
+    text = (DOCS / page).read_text(encoding="utf-8")
+    return re.split(rf"\n#+ {re.escape(heading)}\n", text)[1].partition("\n#")[0]
 
 
 # ------------------------------------------------------------------------------------------ links
@@ -217,23 +227,46 @@ def test_nothing_is_left_out(page: str, names: list[str]) -> None:
 @pytest.mark.parametrize(
     ("heading", "messages"),
     [
-        ("Client to server", instance._CLIENT_MESSAGES),
-        ("Server to client", instance._SERVER_MESSAGES),
+        ("Client to server", {*instance._CLIENT_MESSAGES}),
+        ("Server to client", {*instance._SERVER_MESSAGES}),
+        ("What a client says", {*process_server._CLIENT_MESSAGES}),
+        ("What a server says", {*process_client.SERVER_MESSAGES, "turn_done"}),
     ],
 )
 def test_the_tables_of_the_wire_list_what_the_dialect_reads(
-    heading: str, messages: dict[str, object]
+    heading: str, messages: set[str]
 ) -> None:
-    text = (DOCS / "protocol.md").read_text(encoding="utf-8")
-    section = text.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
-    listed = set(re.findall(r"^\| `([a-z_]+)` \|", section, re.MULTILINE)) - {"type"}
-    assert listed == set(messages)
+    table = section("protocol.md", heading).partition("\n| `event` |")[0]
+    listed = set(re.findall(r"^\| `([a-z_]+)` \|", table, re.MULTILINE)) - {"type"}
+    assert listed == messages
 
 
-def test_the_tables_of_the_wire_name_every_command() -> None:
-    section = (DOCS / "protocol.md").read_text(encoding="utf-8").partition("## Server to client")[0]
+@pytest.mark.parametrize("heading", ["Client to server", "What a client says"])
+def test_the_tables_of_the_wire_name_every_command(heading: str) -> None:
     for command in pie_proto.Command.__args__:
-        assert f"`{command.__name__}`" in section
+        assert f"`{command.__name__}`" in section("protocol.md", heading)
+
+
+def test_the_table_of_abilities_says_what_the_dialects_say() -> None:
+    def shown(value: object) -> str:
+        match value:
+            case bool() | None:
+                return "yes" if value else "no"
+            case frozenset():
+                return ", ".join(f"`{item}`" for item in sorted(value))
+            case ProgramsBy():
+                return value.value
+            case _:
+                return f"`{value}`"
+
+    names = ("instance", "process-0.3", "process")
+    abilities = [FAMILIES[name].capabilities for name in names]
+    table = section("protocol.md", "What servers of each family can do")
+    assert f"| ability | {' | '.join(f'`{name}`' for name in names)} |" in table
+    for field in dataclasses.fields(abilities[0]):
+        values = [getattr(of, field.name) for of in abilities]
+        if field.name not in {"name", "servers"} and type(values[0]) is not int:
+            assert f"\n| `{field.name}` | {' | '.join(map(shown, values))} |" in table
 
 
 def test_the_command_line_of_the_server_is_documented_whole() -> None:
