@@ -48,18 +48,14 @@ check: $(VENV)/.dev ## check format, style and types, and that the drawn docs ar
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/mypy
-	$(BIN)/python docs/draw_states.py --check
-	$(BIN)/python docs/draw_limits.py --check
-	$(BIN)/python docs/draw_guide.py --check
+	$(BIN)/python docs/draw.py --check
 
 format: $(VENV)/.dev ## put code into its form
 	$(BIN)/ruff check --fix-only $(CODE)
 	$(BIN)/ruff format $(CODE)
 
-docs: $(VENV)/.dev ## draw docs/states.md, docs/limits.md and docs/guide.md from their tables
-	$(BIN)/python docs/draw_states.py
-	$(BIN)/python docs/draw_limits.py
-	$(BIN)/python docs/draw_guide.py
+docs: $(VENV)/.dev ## draw the pages of docs that tell what stands in code and tables
+	$(BIN)/python docs/draw.py
 
 prove: $(VENV)/.dev ## put every bug of docs/guide.md into a copy, and see its test fail (4 minutes)
 	$(BIN)/python tests/prove_guide.py

@@ -1,17 +1,10 @@
-"""Draws docs/guide.md from the table of the guide's promises, `tests/guide_table.toml`.
-
-Without arguments it writes the page; with ``--check`` it fails if the page is out of date.
-"""
+"""Draws docs/guide.md from the table of the guide's promises, `tests/guide_table.toml`."""
 
 from __future__ import annotations
 
-import sys
 from itertools import groupby
-from pathlib import Path
 
 from tests.promises import Promise, promises
-
-PAGE = Path(__file__).with_name("guide.md")
 
 INTRODUCTION = """\
 # The user guide's promises
@@ -45,18 +38,3 @@ def page() -> str:
         head = ["| what | promise | proved by | a bug that it finds |", "|---|---|---|---|"]
         parts += [f"## {name}", "\n".join([*head, *map(row, rows)])]
     return "\n\n".join(parts) + "\n"
-
-
-def main(arguments: list[str]) -> int:
-    """Write or check the page."""
-    if arguments == ["--check"]:
-        if not PAGE.exists() or PAGE.read_text(encoding="utf-8") != page():
-            print(f"{PAGE.name} is not what the table says: run `make docs`", file=sys.stderr)
-            return 1
-        return 0
-    PAGE.write_text(page(), encoding="utf-8")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

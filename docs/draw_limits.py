@@ -1,22 +1,15 @@
-"""Draws docs/limits.md from the data classes that hold the bounds, and from their docstrings.
-
-Without arguments it writes the page; with ``--check`` it fails if the page is out of date.
-"""
+"""Draws docs/limits.md from the data classes that hold the bounds, and from their docstrings."""
 
 from __future__ import annotations
 
 import ast
 import inspect
-import sys
-from pathlib import Path
 from typing import cast
 
 from pie_anyio.server import SERVER_LIMITS, RunnerLimits
 from pie_proto import DEFAULT_LIMITS
 from pie_proto.dialects import Capabilities
 from pie_proto.families import FAMILIES
-
-PAGE = Path(__file__).with_name("limits.md")
 
 INTRODUCTION = """\
 # Limits
@@ -134,18 +127,3 @@ def page() -> str:
         capabilities(),
     ]
     return "\n\n".join(part.strip() for part in parts) + "\n"
-
-
-def main(arguments: list[str]) -> int:
-    """Write or check the page."""
-    if arguments == ["--check"]:
-        if PAGE.read_text(encoding="utf-8") != page():
-            print(f"{PAGE.name} is not what the code says: run `make docs`", file=sys.stderr)
-            return 1
-        return 0
-    PAGE.write_text(page(), encoding="utf-8")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

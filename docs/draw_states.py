@@ -1,19 +1,12 @@
-"""Draws docs/states.md from the transition tables, so that diagrams cannot drift from the code.
-
-Without arguments it writes the page; with ``--check`` it fails if the page is out of date.
-"""
+"""Draws docs/states.md from the transition tables, so that diagrams cannot drift from the code."""
 
 from __future__ import annotations
 
-import sys
 from collections import defaultdict
 from collections.abc import Mapping
 from enum import Enum
-from pathlib import Path
 
 from pie_proto import states
-
-PAGE = Path(__file__).with_name("states.md")
 
 TABLES: tuple[tuple[str, str, Mapping[tuple[Enum, Enum], Enum], type[Enum]], ...] = (
     (
@@ -80,18 +73,3 @@ def page() -> str:
     for title, text, table, kind in TABLES:
         parts += [f"## {title}", text, diagram(table, kind)]
     return "\n\n".join(parts) + "\n"
-
-
-def main(arguments: list[str]) -> int:
-    """Write or check the page."""
-    if arguments == ["--check"]:
-        if PAGE.read_text(encoding="utf-8") != page():
-            print(f"{PAGE.name} is not what the tables say: run `make docs`", file=sys.stderr)
-            return 1
-        return 0
-    PAGE.write_text(page(), encoding="utf-8")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

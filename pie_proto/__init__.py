@@ -25,6 +25,8 @@ from pie_proto.commands import (
     hash_of,
 )
 from pie_proto.connection import ClientConnection
+from pie_proto.dialects import Capabilities
+from pie_proto.dialects.abilities import Ability, lacks
 from pie_proto.errors import (
     AgentError,
     AttachFailed,
@@ -92,6 +94,7 @@ from pie_proto.transfers import ChunkWanted
 __all__ = [
     "DEFAULT_LIMITS",
     "NEED_DATA",
+    "Ability",
     "AgentError",
     "AnswerChallenge",
     "AttachFailed",
@@ -105,6 +108,7 @@ __all__ = [
     "Blob",
     "BlobPiece",
     "BlobUploaded",
+    "Capabilities",
     "ChallengeReceived",
     "ChunkWanted",
     "ClientConnection",
@@ -172,4 +176,5 @@ __all__ = [
     "UploadProgram",
     "error_for",
     "hash_of",
+    "lacks",
 ]

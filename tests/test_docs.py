@@ -104,8 +104,7 @@ def test_the_manifest_in_the_docs_is_like_those_that_a_real_server_is_given() ->
 
 
 def test_the_drawn_pages_are_up_to_date() -> None:
-    run_python("docs/draw_states.py", "--check")
-    run_python("docs/draw_limits.py", "--check")
+    run_python("docs/draw.py", "--check")
 
 
 def section(page: str, heading: str) -> str:

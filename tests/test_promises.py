@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import ast
 import inspect
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
@@ -102,11 +100,3 @@ def test_every_parameter_in_the_guide_has_a_row(method: object, parameters: list
         assert f"{name}({parameter})" in ABOUT
     taken = inspect.signature(method).parameters  # type: ignore[arg-type]
     assert {parameter.partition("=")[0] for parameter in parameters} <= set(taken)
-
-
-def test_the_page_is_drawn_from_the_table() -> None:
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "docs/draw_guide.py", "--check"],
-        capture_output=True, text=True, timeout=30, check=False, cwd=ROOT,
-    )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, "")
