@@ -197,7 +197,7 @@ class ProcessDialect:
         if (large := self._too_large(len(payload))) is not None:
             return large
         try:
-            return server.read(unpack_map(payload))
+            return server.read(unpack_map(payload), self._capabilities)
         except RemoteProtocolError as exc:
             return Unknown(str(exc))
 
@@ -211,7 +211,7 @@ class ProcessDialect:
             return Unknown(f"a text message is not JSON: {exc}")
         if not isinstance(message, dict):
             return Unknown(f"a text message is {type(message).__name__}, not an object")
-        return server.read(message)
+        return server.read(message, self._capabilities)
 
     def _too_large(self, size: int) -> Unknown | None:
         limit = self._capabilities.frame_bytes

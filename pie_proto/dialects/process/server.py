@@ -72,10 +72,12 @@ def _file_chunk(message: _Fields) -> ClientMessage:
     )
 
 
+_BY_WORD: Final = "auth_by_token"
+
 _CLIENT_MESSAGES: Final[dict[str, Callable[[_Fields], ClientMessage]]] = {
     "auth_identify": _asks(lambda m: c.Identify(field(m, "username", str))),
     "auth_prove": _asks(lambda m: c.AnswerChallenge(signature(field(m, "signature", str)))),
-    "auth_by_token": _asks(lambda m: c.AuthenticateWithToken(field(m, "token", str))),
+    _BY_WORD: _asks(lambda m: c.AuthenticateWithToken(field(m, "token", str))),
     "ping": _asks(lambda _: c.Ping()),
     "query": _asks(lambda m: c.Query(field(m, "subject", str), field(m, "record", str))),
     "check_program": _asks(_check),
@@ -89,12 +91,14 @@ _CLIENT_MESSAGES: Final[dict[str, Callable[[_Fields], ClientMessage]]] = {
 }
 
 
-def read(message: _Fields) -> ClientMessage:
+def read(message: _Fields, can: Capabilities) -> ClientMessage:
     """What a client's message says, however it was written; `Unknown` if it cannot be read."""
     try:
         name = field(message, "type", str)
         reader = _CLIENT_MESSAGES.get(name)
-        return Unknown(name[:80]) if reader is None else reader(message)
+        if reader is None or (name == _BY_WORD and not can.tokens):
+            return Unknown(name[:80])
+        return reader(message)
     except RemoteProtocolError as exc:
         return Unknown(str(exc))
 
