@@ -610,7 +610,9 @@ class ClientSession:
         outcome = self._dialect.interpret(pending.command, answer)
         if pending.upload is not None:
             self._outbox.answered(pending.upload, _refusal(outcome))
-        elif not self._detached.answered(answer.request_id, outcome):
+        else:
+            # One that is not awaited is not looked for: now it is over.
+            self._detached.answered(answer.request_id, outcome)
             self._settle(pending.command, outcome)
             self.abandon(outcome, self._now)
             if isinstance(outcome, e.Launched | e.Attached):
@@ -640,12 +642,10 @@ class ClientSession:
 
     def _all_sent(self, upload: Upload) -> None:
         """The last chunk of an upload has left: where nothing answers it, that is its outcome."""
-        if isinstance(upload.command, c.UploadProgram):
-            return
-        if self._dialect.capabilities.confirms_blobs:
-            return
+        is_program = isinstance(upload.command, c.UploadProgram)
+        answered = is_program or self._dialect.capabilities.confirms_blobs
         pending = self._requests.find(upload.request_id)
-        if pending is not None:
+        if pending is not None and not answered:
             self._outbox.answered(upload, None)
             self._conclude(pending, e.BlobUploaded(upload.request_id))
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import pytest
 
 from pie_proto import commands as c
@@ -18,7 +21,7 @@ from pie_proto.errors import (
     RequestTimeout,
 )
 from pie_proto.events import Event
-from pie_proto.instance_view import InstanceView, Refusal, arguments_of
+from pie_proto.instance_view import InstanceView, Refusal, arguments_of, input_of
 from pie_proto.json_text import JSONValue
 from pie_proto.keys import check_signer
 from pie_proto.limits import Limits
@@ -488,6 +491,43 @@ def test_arguments_are_a_list(args: object) -> None:
 def test_arguments_of_any_sequence_are_taken() -> None:
     assert arguments_of(["--prompt", "Hi"]) == ("--prompt", "Hi")
     assert arguments_of(()) == ()
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        (None, None),
+        ({}, "{}"),
+        (MappingProxyType({"prompt": "Hi", "n": 3}), '{"prompt": "Hi", "n": 3}'),
+    ],
+    ids=["none", "empty", "mapping"],
+)
+def test_an_input_is_sent_as_json(given: Mapping[str, object] | None, text: str | None) -> None:
+    assert input_of(given) == text
+
+
+def nested(depth: int) -> dict[str, object]:
+    value: dict[str, object] = {}
+    for _ in range(depth):
+        value = {"x": value}
+    return value
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ('{"n": 1}', "an input is a mapping, not str"),
+        ([("n", 1)], "an input is a mapping, not list"),
+        ({"n": float("nan")}, "cannot be written as JSON: Out of range"),
+        ({"n": b"1"}, "cannot be written as JSON: .*bytes"),
+        ({("n",): 1}, "cannot be written as JSON: .*keys"),
+        (nested(100_000), "cannot be written as JSON"),
+    ],
+    ids=["text", "pairs", "nan", "bytes", "key", "nested"],
+)
+def test_an_input_that_json_cannot_say_is_refused(given: object, words: str) -> None:
+    with pytest.raises(LocalProtocolError, match=words):
+        input_of(given)  # type: ignore[arg-type]
 
 
 def test_a_signer_is_what_has_sign() -> None:
