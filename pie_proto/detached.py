@@ -22,7 +22,7 @@ from pie_proto.messages import Answer
 from pie_proto.requests import Requests
 from pie_proto.states import DETACHED_LAUNCH, DetachedLaunchInput, DetachedLaunchState
 
-__all__ = ["DetachedLaunches", "Launching"]
+__all__ = ["DetachedLaunches", "Launching", "unfound"]
 
 Launching: TypeAlias = c.LaunchInstance | c.LaunchFromRegistry
 
@@ -195,6 +195,15 @@ class DetachedLaunches:
     def _put(self, launch: _Launch, message: bytes, request_id: int) -> None:
         # The list, too, goes behind the upload of the program: what runs just before counts.
         self._outbox.put(message, lane_of(self._outbox.dialect, launch.command), request_id)
+
+
+def unfound(request_id: int, command: c.Command) -> e.Failed:
+    """What a launch comes to whose answer is read when nothing can be asked any more."""
+    reason = (
+        "it was launched, but the connection was closed here before it was known which instance "
+        "that is: a list of instances shows it"
+    )
+    return e.Failed(request_id, command, reason, by_server=False)
 
 
 def _outcome(launch: _Launch, ids: list[str]) -> e.Launched | e.Failed:

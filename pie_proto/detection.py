@@ -78,4 +78,10 @@ class Detection:
         if message is None:
             assert problem is not None  # noqa: S101 - there is at least one family
             raise problem
+        if isinstance(message, Answer) and message.request_id == min(
+            self._ids.values(), default=None
+        ):
+            raise RemoteProtocolError(
+                "the server answered the word on who the client is in the words of another family"
+            )
         return message

@@ -17,7 +17,7 @@ from typing import Literal, TypeGuard, assert_never
 
 from pie_proto import commands as c
 from pie_proto import events as e
-from pie_proto.detached import DetachedLaunches
+from pie_proto.detached import DetachedLaunches, unfound
 from pie_proto.detection import Detection
 from pie_proto.dialects import Capabilities, Dialect
 from pie_proto.dialects.instance import INSTANCE
@@ -570,6 +570,8 @@ class ClientSession:
             )
         else:
             outcome = self._dialect.interpret(pending.command, answer)
+        if self._closing and isinstance(outcome, e.LaunchedUnnamed):
+            outcome = unfound(answer.request_id, pending.command)
         if pending.upload is not None:
             self._upload_answered(pending.upload, outcome)
         if not self._detached.answered(answer.request_id, outcome):
@@ -682,9 +684,15 @@ class ClientSession:
                 self._mailboxes.happened(instance_id, InstanceInput.LAUNCHED)
                 self._detached.launched(instance_id)
             case c.AttachInstance(instance_id), e.Attached():
+                if not self._mailboxes.allows(instance_id, InstanceInput.ATTACHED):
+                    raise RemoteProtocolError(
+                        f"the server attached instance {instance_id}, which was attached already"
+                    )
                 self._mailboxes.happened(instance_id, InstanceInput.ATTACHED)
             case c.AttachInstance(instance_id), e.Failed():
-                self._mailboxes.happened(instance_id, InstanceInput.ATTACH_REFUSED)
+                # Refused, too, when the answer to its launch has come meanwhile.
+                if self._mailboxes.allows(instance_id, InstanceInput.ATTACH_REFUSED):
+                    self._mailboxes.happened(instance_id, InstanceInput.ATTACH_REFUSED)
             case _:
                 pass
 

@@ -330,6 +330,8 @@ INSTANCE: Final = {
     (_I.UNATTACHED, _II.TERMINATE): _I.UNATTACHED,
     (_I.UNATTACHED, _II.DISCARD): _I.UNATTACHED,
     (_I.ATTACHING, _II.ATTACHED): _I.ATTACHED,
+    # Its launch is under way, too: a list has named it before the answer did.
+    (_I.ATTACHING, _II.LAUNCHED): _I.ATTACHED,
     (_I.ATTACHING, _II.ATTACH_REFUSED): _I.UNATTACHED,
     (_I.ATTACHING, _II.TERMINATE): _I.ATTACHING,
     (_I.ATTACHED, _II.MESSAGE): _I.ATTACHED,

@@ -18,6 +18,7 @@ from pie_proto.dialects.process.naming import name_of
 from pie_proto.errors import LaunchFailed, LocalProtocolError, error_for
 from pie_proto.events import NEED_DATA
 from pie_proto.session import ClientSession
+from pie_proto.states import InstanceState
 from tests.proto.pair import OPEN, A, B, b64, only
 
 WASM = b"\0asm, and the rest of it"
@@ -230,6 +231,15 @@ def test_what_no_family_can_read_ends_the_connection() -> None:
     closed = only(talk.events())
     assert isinstance(closed, e.ConnectionClosed)
     assert closed.violation is not None
+
+
+def test_an_answer_in_words_that_were_not_said_ends_the_connection() -> None:
+    talk = Talk(EVERY, authenticated=False)
+    request_id, _ = identify(talk)
+    talk.respond(request_id, ALREADY)
+    closed = only(talk.events())
+    assert isinstance(closed, e.ConnectionClosed)
+    assert "words of another family" in (closed.violation or "")
 
 
 def test_a_server_that_knows_none_of_the_words_says_so_to_whoever_said_them() -> None:
@@ -498,6 +508,20 @@ def test_closing_forgets_launches_that_were_not_sent() -> None:
     assert talk.sent() == []
 
 
+def test_a_launch_that_is_answered_when_all_is_closing_runs_and_nobody_knows_as_what() -> None:
+    talk = Talk()
+    request_id = talk.ask(detached())
+    talk.list()
+    talk.events()
+    talk.sent()
+    talk.session.close(0.0)
+    talk.respond(request_id)
+    failed = only(talk.events())
+    assert isinstance(failed, e.Failed)
+    assert (failed.request_id, failed.by_server) == (request_id, False)
+    assert "it was launched, but the connection was closed here" in str(error_for(failed))
+
+
 def test_a_server_that_gives_an_id_to_a_detached_launch_is_believed() -> None:
     talk = Talk()
     request_id = talk.ask(detached())
@@ -506,6 +530,48 @@ def test_a_server_that_gives_an_id_to_a_detached_launch_is_believed() -> None:
     talk.sent()
     talk.respond(request_id, A)
     assert talk.events() == [e.Launched(request_id, A, True)]
+
+
+# ------------------------------------------------------------ instances that a list has named first
+
+
+def listed_before_its_answer(talk: Talk) -> tuple[int, int]:
+    """Ask to attach to an instance whose launch is unanswered; the ids of launch and attach."""
+    launch, attach = talk.ask(attached()), talk.ask(c.AttachInstance(A))
+    talk.sent()
+    return launch, attach
+
+
+@pytest.mark.parametrize("launch_first", [True, False], ids=["launched", "refused"])
+def test_an_instance_can_be_asked_for_before_the_answer_to_its_launch(launch_first: bool) -> None:
+    talk = Talk()
+    launch, attach = listed_before_its_answer(talk)
+    launched = e.Launched(launch, A, False)
+    reason = "Cannot attach: already attached"
+    if launch_first:
+        talk.respond(launch, A)
+        assert talk.events() == [launched]
+    talk.refuse(attach, reason)
+    failed = only(talk.events())
+    assert isinstance(failed, e.Failed)
+    assert (failed.request_id, failed.reason) == (attach, reason)
+    if not launch_first:
+        talk.respond(launch, A)
+        assert talk.events() == [launched]
+    assert talk.session.instance_state(A) is InstanceState.ATTACHED
+    talk.tell(type="process_event", process_id=A, event="stdout", value="hi")
+    assert talk.events() == [e.InstanceReadable(A)]
+
+
+def test_an_instance_that_is_attached_twice_is_the_servers_fault() -> None:
+    talk = Talk()
+    launch, attach = listed_before_its_answer(talk)
+    talk.respond(launch, A)
+    talk.respond(attach, "Process attached")
+    launched, closed = talk.events()
+    assert launched == e.Launched(launch, A, False)
+    assert isinstance(closed, e.ConnectionClosed)
+    assert closed.violation == f"the server attached instance {A}, which was attached already"
 
 
 # --------------------------------------------------------------------------------- names and lanes
