@@ -7,24 +7,31 @@ from __future__ import annotations
 
 import random
 import uuid
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 
 import msgpack
 import pytest
 
 from pie_proto import commands as c
 from pie_proto import events as e
+from pie_proto.dialects import Dialect
+from pie_proto.dialects.instance import INSTANCE
+from pie_proto.dialects.process import PROCESS_0_3, PROCESS_0_5
 from pie_proto.errors import ConnectFailed, ConnectionLost, LocalProtocolError, RemoteProtocolError
 from pie_proto.events import NEED_DATA, ConnectionClosed
 from pie_proto.limits import Limits
 from pie_proto.server.session import ServerSession
 from pie_proto.session import ClientSession
 from pie_proto.transfers import Upload
-from tests.proto.pair import A, B, Talk, authenticated, blob, content, program
+from tests.proto.pair import A, authenticated, blob, content, program
+from tests.proto.walk_servers import INSTANCES, Honest, Hostile, Server
 
 LIMITS = Limits(
     unread_bytes=2000,
     unread_low_bytes=900,
-    held_bytes=3000,
+    held_bytes=8000,
     unsent_bytes=3000,
     pending_requests=30,
     assembling_bytes=12_000,
@@ -32,151 +39,191 @@ LIMITS = Limits(
 )
 ENDED = (ConnectionLost, RemoteProtocolError, ConnectFailed)
 BLOBS = [content(size, seed) for seed, size in enumerate((0, 1, 262_144, 262_145, 700_000))]
-INSTANCES = [A, B, "33333333-3333-4333-8333-333333333333"]
+FAMILIES = [INSTANCE, PROCESS_0_3, PROCESS_0_5]
+FAMILY_NAMES = ["instance", "process-0.3", "process-0.5"]
+PROGRAMS = [b"\0asm", *(b"\0asm" + data for data in BLOBS[2:])]
+MANIFEST = '[package]\nname = "echo"\nversion = "0.1.0"\n'
 
 
 class Walk:
-    """One random walk of a client session."""
+    """One random walk of a client session. ``families`` are those it thinks possible."""
 
-    def __init__(self, seed: int, *, honest: bool) -> None:
-        self.chance = random.Random(seed)
-        self.talk = Talk(LIMITS)
-        self.session: ClientSession = self.talk.session
-        self.honest = honest
-        self.ids = [1]
-        self.unanswered: list[dict[str, object]] = []
+    def __init__(self, chance: random.Random, families: Sequence[Dialect], server: Server) -> None:
+        self.chance = chance
+        self.server = server
+        self.session = ClientSession(dialect=families, limits=LIMITS)
         self.now = 0.0
         self.over = False
-        self.outcomes: list[e.Outcome] = []
+        self.accepted: dict[int, c.Command] = {}
+        self.contents: dict[int, bytes] = {}
+        """What is uploaded piece by piece, by request."""
+        self.outcomes: dict[int, e.Outcome] = {}
+        self.given_up: set[int] = set()
+        self.opened: Counter[str] = Counter()
+        """How often an instance was told to be attached now."""
+        self.ended: Counter[str] = Counter()
+        """How often it was read that one has ended."""
+        self.left: set[str] = set()
+        """Those whose events nobody here wants any more."""
+        self.readable: set[str] = set()
 
-    def command(self) -> c.Command:
+    def command(self) -> tuple[c.Command, bytes]:
         chance = self.chance
-        instance_id = chance.choice(INSTANCES)
-        data = chance.choice(BLOBS)
-        pulled = chance.random() < 0.3
+        instance_id = chance.choice(self.server.instances)
+        data, code = chance.choice(BLOBS), chance.choice(PROGRAMS)
+        is_detached = chance.random() < 0.4
+        arguments = chance.choice([(), ("--n", "1"), ("stray",)])
+        manifest = chance.choice([None, None, MANIFEST, "nothing"])
+        name = chance.choice(["echo", "echo@0.1.0", "other", ""])
         commands: list[c.Command] = [
             c.Ping(),
-            c.Query("s", "r"),
+            c.Query("model_status", "r"),
             c.ListInstances(),
-            c.ProgramExists(c.hash_of(data)),
-            c.LaunchFromRegistry(name="echo"),
-            c.LaunchInstance(hash=c.hash_of(data), detached=chance.random() < 0.2),
+            c.ProgramExists(chance.choice([c.hash_of(code), "echo@0.1.0", "echo"])),
+            c.LaunchFromRegistry(name=name, arguments=arguments, detached=is_detached),
+            c.LaunchFromRegistry(name="echo", arguments=arguments, detached=is_detached),
+            c.LaunchInstance(hash=c.hash_of(code), arguments=arguments, detached=is_detached),
+            c.LaunchInstance(hash=c.hash_of(code), input='{"n": 1}', detached=is_detached),
             c.AttachInstance(instance_id),
             c.TerminateInstance(instance_id),
             c.SendMessage(instance_id, "x" * chance.randrange(600)),
-            program(data) if not pulled else c.UploadProgram(size=len(data), hash=c.hash_of(data)),
+            replace(program(code), manifest=manifest),
+            program(code),
             blob(instance_id, data),
             blob(instance_id, data),
-            blob(instance_id, chance.choice(BLOBS)),
             c.Identify("again"),
             c.AnswerChallenge(b"x"),
+            c.AuthenticateWithToken("t"),
         ]
-        return chance.choice(commands)
+        command = chance.choice(commands)
+        if isinstance(command, c.UploadCommand) and chance.random() < 0.3:
+            return replace(command, data=None), bytes(command.data or b"")
+        return command, b""
 
     def ask(self) -> None:
+        command, streamed = self.command()
+        self.send(command, streamed)
+
+    def send(self, command: c.Command, streamed: bytes = b"") -> None:
         try:
-            request_id = self.session.send(self.command(), self.now)
+            request_id = self.session.send(command, self.now)
         except LocalProtocolError:
             return
         except ENDED:
             assert self.over or self.session.closing
             return
         if request_id is not None:
-            self.ids.append(request_id)
+            assert request_id not in self.accepted
+            self.accepted[request_id] = command
+            self.contents[request_id] = streamed
+
+    def provide(self, *, right: bool = True) -> None:
+        for want in self.session.chunks_wanted():
+            data = self.contents[want.request_id][want.offset : want.offset + want.length]
+            try:
+                self.session.provide_chunk(want.request_id, data if right else bytes(len(data)))
+            except LocalProtocolError:  # that is not what these servers can use
+                self.cancel(want.request_id)
 
     def pull(self) -> None:
         parts = self.session.message_to_send(self.now)
-        if parts is None:
-            return
-        message = msgpack.unpackb(b"".join(parts))
-        if message["type"] != "signal_instance":
-            last = message.get("chunk_index", 0) + 1 >= message.get("total_chunks", 1)
-            if last or self.chance.random() < 0.1:
-                self.unanswered.append(message)
+        if parts is not None:
+            self.server.hear(b"".join(parts))
 
-    def answer(self) -> None:
-        """As a server would that is honest: about what was asked; or of that kind, at least."""
-        chance = self.chance
-        if not self.unanswered:
-            return
-        message = self.unanswered.pop(chance.randrange(len(self.unanswered)))
-        request_id, kind = message["corr_id"], str(message["type"])
-        short = message.get("chunk_index", 0) != message.get("total_chunks", 1) - 1  # type: ignore[operator]
-        ok = chance.random() < 0.7 and not (short and kind.startswith("upload"))
-        reason = chance.choice(["no", f"Instance not owned by client: {A}", "Out-of-order chunk"])
-        if not self.honest and chance.random() < 0.05:
-            request_id, ok = chance.choice(self.ids), True
-        if kind.startswith("launch"):
-            instance_id = chance.choice(INSTANCES)
-            text = instance_id if ok else reason
-            self.talk.result("launch", request_id, text, ok=ok)  # type: ignore[arg-type]
-        elif kind.startswith("attach"):
-            self.talk.result("attach", request_id, "Instance attached", ok=ok)  # type: ignore[arg-type]
-        elif kind == "list_instances":
-            self.talk.tell("live_instances", corr_id=request_id, instances=[])
-        else:
-            text = {"query": "true", "identification": "Already authenticated"}.get(kind, "x")
-            self.talk.respond(request_id, text if ok else reason, ok=ok)  # type: ignore[arg-type]
-
-    def emit(self) -> None:
-        chance = self.chance
-        instance_id = chance.choice(INSTANCES)
-        match chance.randrange(8):
-            case 0:
-                self.talk.happen(instance_id, chance.randrange(1, 6), "end")
-            case 1:
-                data = content(chance.randrange(1, 3000))
-                self.talk.blob_chunk(instance_id, data, 0, 1, data)
-            case 2 if not self.honest:
-                data = content(100)
-                self.talk.blob_chunk(
-                    instance_id, data, chance.randrange(2), chance.randrange(3), data[:50]
-                )
-            case _:
-                self.talk.stdout(instance_id, "x" * chance.randrange(300))
+    def carry(self) -> None:
+        for message in self.server.said():
+            self.session.receive_message(message, self.now)
 
     def drain(self) -> None:
         try:
             while (event := self.session.next_event()) is not NEED_DATA:
                 assert not self.over
-                self.over = isinstance(event, ConnectionClosed)
-                if hasattr(event, "request_id"):
-                    self.outcomes.append(event)
+                self.told(event)
         except ENDED:
             assert self.over
 
-    def read(self) -> None:
+    def told(self, event: e.ClientEvent) -> None:
+        match event:
+            case ConnectionClosed():
+                self.over = True
+            case e.InstanceReadable(instance_id):
+                self.readable.add(instance_id)
+            case e.ServerNotice() | e.UnknownMessage() | e.Connected():
+                pass
+            case e.LaunchedUnnamed():
+                raise AssertionError("what was launched is to be found here")
+            case _:
+                request_id = event.request_id
+                assert request_id in self.accepted
+                assert request_id not in self.outcomes
+                assert request_id not in self.given_up
+                self.outcomes[request_id] = event
+                if isinstance(event, e.Attached) or (
+                    isinstance(event, e.Launched) and not event.detached
+                ):
+                    self.opened[event.instance_id] += 1
+                    self.left.discard(event.instance_id)
+
+    def read(self, instance_id: str, count: int) -> None:
+        events: list[e.InstanceEvent] = []
         try:
-            self.session.read_instance_many(self.chance.choice(INSTANCES), self.chance.randrange(9))
+            events = self.session.read_instance_many(instance_id, count)
         except ENDED:
             assert self.over
+        if len(events) < count:
+            self.readable.discard(instance_id)
+        self.ended[instance_id] += sum(event.event.is_terminal for event in events)
+
+    def cancel(self, request_id: int) -> None:
+        # What was decoded before is told; behind it, nothing is.
+        self.drain()
+        if request_id in self.accepted and request_id not in self.outcomes:
+            self.given_up.add(request_id)
+        self.session.cancel(request_id, self.now)
+
+    def discard(self, instance_id: str) -> None:
+        self.drain()
+        self.left.add(instance_id)
+        self.session.discard(instance_id)
+
+    def abandon(self) -> None:
+        if self.outcomes:
+            outcome = self.outcomes[self.chance.choice(list(self.outcomes)[-5:])]
+            if isinstance(outcome, e.Launched | e.Attached):
+                self.left.add(outcome.instance_id)
+            self.session.abandon(outcome, self.now)
 
     def step(self) -> None:
         chance, session = self.chance, self.session
         self.now += chance.random()
         choice = chance.randrange(100)
-        if choice < 25:
+        if choice < 22:
             self.ask()
-        elif choice < 50:
+        elif choice < 47:
             self.pull()
-        elif choice < 62:
-            self.answer()
-        elif choice < 72:
-            self.emit()
-        elif choice < 84:
+        elif choice < 61:
+            self.server.think()
+            self.carry()
+        elif choice < 71:
+            self.server.emit()
+            self.carry()
+        elif choice < 82:
             self.drain()
-        elif choice < 90:
-            self.read()
-        elif choice < 94:
-            session.cancel(chance.choice(self.ids), self.now)
+        elif choice < 89:
+            readable = [*sorted(self.readable), chance.choice(self.server.instances)]
+            self.read(chance.choice(readable), chance.randrange(1, 9))
+        elif choice < 93:
+            self.cancel(chance.choice([1, *list(self.accepted)[-10:]]))
         elif choice < 96:
-            for want in session.chunks_wanted():
-                session.provide_chunk(want.request_id, bytes(want.length))
+            self.provide(right=chance.random() < 0.9)
         elif choice < 97:
-            session.discard(chance.choice(INSTANCES))
+            instance_id = chance.choice(self.server.instances)
+            if chance.random() < 0.5:
+                self.discard(instance_id)
+            else:
+                session.stream_blobs(instance_id)
         elif choice < 98:
-            if self.outcomes:
-                session.abandon(self.outcomes.pop(), self.now)
+            self.abandon()
         elif choice < 99:
             deadline = session.next_deadline()
             self.now = self.now if deadline is None else max(deadline, self.now)
@@ -189,55 +236,108 @@ class Walk:
         boxes = mailboxes._boxes.values()
         assert mailboxes.unread_bytes == sum(box.unread_bytes for box in boxes)
         assert mailboxes.unread_bytes == sum(
-            LIMITS.event_cost_bytes + len(event.data) for box in boxes for event in box.events
+            LIMITS.event_cost_bytes + len(event.data) + len(getattr(event.data, "name", "") or "")
+            for box in boxes
+            for event in box.events
         )
         assert mailboxes.assembling_bytes == sum(
             assembly.cost for box in boxes for assembly in box.blobs.values()
         )
+        assert (mailboxes._held_bytes > 0) == bool(mailboxes._held)
         outbox = self.session._outbox
         held_up = [m for lane in outbox._lanes.values() for m in lane if not isinstance(m, Upload)]
         unsent = [*held_up, *outbox._urgent]
         assert outbox.unsent_bytes == sum(len(message.payload) for message in unsent)
         assert self.session.statistics().requests_pending <= LIMITS.pending_requests
 
-    def finish(self) -> None:
-        """An honest server answers what is left; then nothing may be stuck."""
-        session = self.session
-        for _ in range(3000):
-            for want in session.chunks_wanted():
-                session.provide_chunk(want.request_id, bytes(want.length))
-            self.pull()
-            self.answer()
-            self.drain()
-            for instance_id in INSTANCES:
-                if not self.over:
-                    session.read_instance_many(instance_id, 100)
-        if not self.over and not session.closing:
-            assert not session.has_message_to_send
-            assert session.statistics().unsent_bytes == 0
-            outbox = session._outbox
-            assert not outbox._lanes
-            assert not outbox._active
-            assert all(slot.holder is None and slot.leftover for slot in outbox._slots.values())
+    def run(self, steps: int = 500) -> None:
+        for _ in range(steps):
+            self.step()
+            self.check()
+
+    def end(self) -> None:
+        """The connection is lost. What was received is told, and nothing is left."""
+        self.session.receive_end(ConnectionClosed(by=e.Closer.REMOTE), self.now)
+        self.drain()
+        assert self.over
+        for instance_id in self.server.instances:
+            self.read(instance_id, 1000)
+        self.check()
+        numbers = self.session.statistics()
+        assert (numbers.requests_pending, numbers.unread_bytes) == (0, 0)
+        assert self.session._mailboxes.assembling_bytes == 0
+        assert not self.session._mailboxes._held
+        # One that is attached anew may end anew.
+        assert self.ended <= self.opened
 
 
-@pytest.mark.parametrize("seed", range(30))
-def test_an_honest_server_leaves_nothing_stuck(seed: int) -> None:
-    walk = Walk(seed, honest=True)
-    for _ in range(500):
-        walk.step()
+def settle(walk: Walk, server: Honest) -> None:
+    """Go on until nothing moves: all is sent, answered and read, whoever waits for whom."""
+    for _ in range(1000):
+        walk.provide()
+        while walk.session.has_message_to_send:
+            walk.pull()
+        server.answer_all()
+        walk.carry()
+        walk.drain()
+        for instance_id in sorted(walk.readable):
+            walk.read(instance_id, 1000)
         walk.check()
-    walk.finish()
-    walk.check()
+        if not (walk.session.has_message_to_send or walk.session.chunks_wanted() or walk.readable):
+            return
+    raise AssertionError("it never ends")
 
 
-@pytest.mark.parametrize("seed", range(30))
-def test_a_server_that_says_anything_breaks_nothing(seed: int) -> None:
-    walk = Walk(seed, honest=False)
-    for _ in range(500):
-        walk.step()
-        walk.check()
+def honest_walk(seed: int, families: Sequence[Dialect], dialect: Dialect) -> None:
+    chance = random.Random(seed)
+    server = Honest(chance, dialect)
+    walk = Walk(chance, families, server)
+    walk.send(c.Identify("ada"))
+    while walk.session.has_message_to_send:
+        walk.pull()
+    server.answer_all()
+    walk.carry()
     walk.drain()
+    assert walk.session.server == dialect.capabilities
+    server.unread.clear()  # words of other families
+    walk.run()
+    session = walk.session
+    settle(walk, server)
+    server.end_all()
+    settle(walk, server)
+    assert server.unread == []
+    assert not walk.over
+    for request_id, outcome in walk.outcomes.items():
+        if isinstance(outcome, e.Launched):
+            assert outcome.instance_id == server.made[request_id]
+    if not session.closing:
+        assert walk.outcomes.keys() | walk.given_up == walk.accepted.keys()
+        assert len(session._requests) == 0
+        numbers = session.statistics()
+        assert (numbers.unsent_bytes, numbers.unread_bytes) == (0, 0)
+        outbox = session._outbox
+        assert not outbox._lanes
+        assert not outbox._active
+        assert all(slot.holder is None and slot.leftover for slot in outbox._slots.values())
+        for instance_id in walk.opened.keys() - walk.left:
+            assert walk.ended[instance_id] == 1
+    walk.end()
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("dialect", FAMILIES, ids=FAMILY_NAMES)
+def test_an_honest_server_leaves_nothing_stuck(seed: int, dialect: Dialect) -> None:
+    honest_walk(seed, (dialect,) if seed % 3 else FAMILIES, dialect)
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("dialect", FAMILIES, ids=FAMILY_NAMES)
+def test_a_server_that_says_anything_breaks_nothing(seed: int, dialect: Dialect) -> None:
+    chance = random.Random(seed)
+    walk = Walk(chance, (dialect,) if seed % 3 else FAMILIES, Hostile(chance, dialect))
+    walk.send(c.Identify("again"))
+    walk.run()
+    walk.end()
 
 
 @pytest.mark.parametrize("seed", range(20))
