@@ -648,7 +648,6 @@ class ClientSession:
         answered = is_program or self._dialect.capabilities.confirms_blobs
         pending = self._requests.find(upload.request_id)
         if pending is not None and not answered:
-            self._outbox.answered(upload, None)
             self._conclude(pending, e.BlobUploaded(upload.request_id))
 
     def _upload_answered(self, upload: Upload, outcome: e.Outcome) -> None:

@@ -47,6 +47,7 @@ def test_a_number_keeps_the_digits_it_has() -> None:
         (["positional"], "belongs to no --name"),
         (["--a", "1", "2"], "'2' belongs to no --name"),
         (["-a", "1"], "belongs to no --name"),
+        (["-ab", "1"], "belongs to no --name"),
         (["--"], "belongs to no --name"),
         (["--=1"], "belongs to no --name"),
         (["--a-b", "1", "--a_b", "2"], "--a_b is there twice"),

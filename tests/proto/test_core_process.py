@@ -19,7 +19,7 @@ from pie_proto.errors import LaunchFailed, LocalProtocolError, error_for
 from pie_proto.events import NEED_DATA
 from pie_proto.session import ClientSession
 from pie_proto.states import InstanceState
-from tests.proto.pair import OPEN, A, B, b64, only
+from tests.proto.pair import CHUNK, OPEN, A, B, b64, content, only
 
 WASM = b"\0asm, and the rest of it"
 HASH = c.hash_of(WASM)
@@ -174,16 +174,31 @@ def test_a_challenge_in_the_new_words_is_answered_in_them() -> None:
     assert talk.session.authentication is e.Authentication.PROVED
 
 
-def test_a_refusal_tells_the_family_too() -> None:
+def test_who_was_let_in_without_a_look_at_the_signature_has_proved_nothing() -> None:
+    talk = Talk(PROCESS_0_3, authenticated=False)
+    talk.respond(talk.ask(c.Identify("ada")), b64(b"x" * 48))
+    talk.events()
+    answer_id = talk.ask(c.AnswerChallenge(b"signed"))
+    talk.respond(answer_id, ALREADY)
+    assert talk.events() == [e.Authenticated(answer_id, e.Authentication.ASSERTED)]
+
+
+@pytest.mark.parametrize("words", ["who?", ALREADY])
+def test_a_refusal_tells_the_family_too(words: str) -> None:
     talk = Talk(EVERY, authenticated=False)
     request_id, new_id = identify(talk)
-    talk.refuse(new_id, "who?")
-    assert talk.events() == [e.Failed(request_id, c.Identify("ada"), "who?")]
+    talk.refuse(new_id, words)
+    assert talk.events() == [e.Failed(request_id, c.Identify("ada"), words)]
     assert talk.session.server == PROCESS_0_3.capabilities
 
 
-def test_a_token_is_said_in_every_vocabulary_that_has_one() -> None:
-    talk = Talk(EVERY, authenticated=False)
+@pytest.mark.parametrize(
+    "families", [EVERY, (INSTANCE, PROCESS_0_5, PROCESS_0_3), (PROCESS_0_5, INSTANCE, PROCESS_0_3)]
+)
+def test_a_token_is_said_in_every_vocabulary_that_has_one_and_then_a_name(
+    families: Sequence[Dialect],
+) -> None:
+    talk = Talk(families, authenticated=False)
     request_id = talk.ask(c.AuthenticateWithToken("t"))
     old, new, name = talk.sent()
     types = [message["type"] for message in (old, new, name)]
@@ -192,6 +207,17 @@ def test_a_token_is_said_in_every_vocabulary_that_has_one() -> None:
     talk.respond(name["corr_id"], ALREADY)
     assert talk.events() == [e.Authenticated(request_id, e.Authentication.TOKEN)]
     assert talk.session.server == PROCESS_0_3.capabilities
+
+
+def test_a_no_to_the_name_behind_a_token_tells_nothing() -> None:
+    talk = Talk(EVERY, authenticated=False)
+    request_id = talk.ask(c.AuthenticateWithToken("t"))
+    _, new, name = talk.sent()
+    talk.refuse(name["corr_id"], "who?")
+    assert talk.events() == []
+    assert talk.session.server is None
+    talk.respond(new["corr_id"], "Authenticated")
+    assert talk.events() == [e.Authenticated(request_id, e.Authentication.TOKEN)]
 
 
 def test_a_server_that_knows_no_token_is_known_by_what_it_does_answer() -> None:
@@ -224,13 +250,31 @@ def test_what_comes_before_the_answer_is_read_as_whoever_understands_it() -> Non
     assert request_id < new_id
 
 
-def test_what_no_family_can_read_ends_the_connection() -> None:
+@pytest.mark.parametrize(
+    ("payload", "words"),
+    [
+        (b"\xc1", "is not MessagePack"),
+        (msgpack.packb({"type": "response", "corr_id": 1}), "'successful' is missing"),
+    ],
+)
+def test_what_no_family_can_read_ends_the_connection_in_words_of_the_first(
+    payload: bytes, words: str
+) -> None:
     talk = Talk(EVERY, authenticated=False)
     identify(talk)
-    talk.session.receive_message(b"\xc1", 0.0)
+    talk.session.receive_message(payload, 0.0)
     closed = only(talk.events())
     assert isinstance(closed, e.ConnectionClosed)
-    assert closed.violation is not None
+    assert words in (closed.violation or "")
+
+
+def test_what_is_uploaded_to_a_server_that_was_found_is_so_in_its_words() -> None:
+    talk = Talk(EVERY, authenticated=False)
+    _, new_id = identify(talk)
+    talk.respond(new_id, ALREADY)
+    talk.events()
+    talk.ask(program())
+    assert talk.sent_types() == ["add_program"]
 
 
 def test_an_answer_in_words_that_were_not_said_ends_the_connection() -> None:
@@ -267,6 +311,7 @@ def test_a_detached_launch_is_told_by_what_is_new() -> None:
         ("echo@0.1.0", "{}"),
         ("echo@2.0.0", "{}"),
         ("echo@0.1.0", " { } "),
+        ("echo@0.1.0", ""),
     ],
 )
 def test_a_launch_by_name_is_any_version_of_it_with_an_equal_input(
@@ -337,13 +382,16 @@ def test_a_launch_that_cannot_be_told_from_others_fails_with_all_of_them() -> No
     )
 
 
-def test_of_very_many_the_first_are_listed() -> None:
+@pytest.mark.parametrize(
+    ("count", "words"), [(20, "id-18, id-19. Attach"), (21, "id-19 and 1 more. Attach")]
+)
+def test_of_very_many_the_first_are_listed(count: int, words: str) -> None:
     talk = Talk()
     talk.launch()
-    talk.list(*((f"id-{number}", "echo@0.1.0", "{}") for number in range(25)))
+    talk.list(*((f"id-{number}", "echo@0.1.0", "{}") for number in range(count)))
     failed = only(talk.events())
     assert isinstance(failed, e.Failed)
-    assert "id-19 and 5 more" in failed.reason
+    assert words in failed.reason
 
 
 def test_launches_are_sent_one_at_a_time() -> None:
@@ -391,6 +439,18 @@ def test_an_attached_launch_meanwhile_is_told_from_it_by_its_own_answer() -> Non
     ]
 
 
+def test_what_is_launched_behind_the_list_is_not_waited_for() -> None:
+    talk = Talk()
+    request_id = talk.launch()
+    before = talk.ask(attached())
+    listing, _ = talk.sent()
+    talk.respond(listing["corr_id"], json.dumps([{"id": A, "program": "echo", "input": "{}"}]))
+    assert talk.events() == []
+    talk.ask(attached())
+    talk.refuse(before, "no")
+    assert talk.events() == [e.Failed(before, attached(), "no"), e.Launched(request_id, A, True)]
+
+
 def test_an_attached_launch_that_was_given_up_is_told_from_it_all_the_same() -> None:
     talk = Talk()
     request_id = talk.launch()
@@ -423,8 +483,9 @@ def test_a_refused_list_fails_the_launch(behind: bool) -> None:
     talk.refuse(only(talk.sent())["corr_id"], "too busy")
     failed = e.Failed(request_id, detached(), "asked what runs: too busy")
     assert talk.events() == [failed]
-    talk.ask(detached())
-    assert talk.sent_types() == ["list_processes"]
+    following = talk.launch()
+    talk.list(ECHO)
+    assert talk.events() == [e.Launched(following, A, True)]
 
 
 def test_a_launch_that_is_given_up_before_its_turn_is_forgotten() -> None:
@@ -470,6 +531,17 @@ def test_a_launch_that_is_given_up_under_way_runs_on_and_is_no_find_of_the_next(
     assert only(talk.sent())["corr_id"] == second
 
 
+def test_for_a_launch_that_is_not_sent_no_event_is_kept() -> None:
+    talk = Talk()
+    talk.session.cancel(talk.ask(detached()), 0.0)
+    request_id = talk.ask(attached())
+    talk.refuse(request_id, "no")
+    talk.events()
+    talk.tell(type="process_event", process_id=A, event="stdout", value="hi")
+    assert talk.events() == []
+    assert talk.session.statistics().dropped_events == 1
+
+
 def test_a_launch_that_is_given_up_while_it_is_looked_for_is_looked_for_no_more() -> None:
     talk = Talk()
     request_id = talk.launch()
@@ -491,8 +563,13 @@ def test_a_launch_can_be_given_up_while_another_may_yet_claim_what_it_found() ->
     assert talk.events() == [e.Launched(other, B, False)]
 
 
-def test_a_launch_that_is_answered_before_it_is_sent_is_the_servers_fault() -> None:
+@pytest.mark.parametrize("behind", [False, True], ids=["first", "second"])
+def test_a_launch_that_is_answered_before_it_is_sent_is_the_servers_fault(behind: bool) -> None:
     talk = Talk()
+    if behind:
+        talk.ask(detached())
+        talk.list()
+        talk.events()
     talk.respond(talk.ask(detached()))
     closed = only(talk.events())
     assert isinstance(closed, e.ConnectionClosed)
@@ -510,13 +587,14 @@ def test_closing_forgets_launches_that_were_not_sent() -> None:
 
 def test_a_launch_that_is_answered_when_all_is_closing_runs_and_nobody_knows_as_what() -> None:
     talk = Talk()
-    request_id = talk.ask(detached())
+    request_id, _ = talk.ask(detached()), talk.ask(detached())
     talk.list()
     talk.events()
     talk.sent()
     talk.session.close(0.0)
     talk.respond(request_id)
     failed = only(talk.events())
+    assert talk.sent() == []
     assert isinstance(failed, e.Failed)
     assert (failed.request_id, failed.by_server) == (request_id, False)
     assert "it was launched, but the connection was closed here" in str(error_for(failed))
@@ -586,7 +664,21 @@ def test_a_program_that_was_uploaded_under_a_name_is_launched_and_asked_for_by_i
     talk.ask(c.ProgramExists(HASH))
     launch, check = talk.sent()
     assert (launch["inferlet"], launch["input"]) == ("echo@0.1.0", '{"n": 1}')
+    assert launch["capture_outputs"] is True
     assert (check["name"], check["version"]) == ("echo", "0.1.0")
+
+
+def test_a_program_that_has_a_name_is_launched_by_it_as_it_was_asked_for() -> None:
+    talk = Talk()
+    talk.respond(talk.ask(program(manifest=MANIFEST)), "")
+    talk.sent()
+    talk.events()
+    talk.ask(c.LaunchInstance(hash=HASH, input='{"a": 1}', detached=True))
+    talk.list()
+    talk.events()
+    launch = only(talk.sent())
+    assert (launch["inferlet"], launch["input"]) == ("echo@0.1.0", '{"a": 1}')
+    assert launch["capture_outputs"] is False
 
 
 @pytest.mark.parametrize("manifest", [None, '[runtime]\nlanguage = "python"\n'])
@@ -596,8 +688,13 @@ def test_a_program_without_a_name_is_launched_by_its_hash(manifest: str | None) 
     assert f'name = "blake3-{HASH}"' in only(talk.sent())["manifest"]
     talk.respond(request_id, "")
     assert talk.events() == [e.ProgramUploaded(request_id, HASH)]
-    talk.ask(c.LaunchInstance(hash=HASH))
+    launch = c.LaunchInstance(hash=HASH)
+    request_id = talk.ask(launch)
     assert only(talk.sent())["inferlet"] == str(name_of(HASH))
+    talk.refuse(request_id, "no")
+    failed = only(talk.events())
+    assert isinstance(failed, e.Failed)
+    assert failed.command == launch
 
 
 def test_a_launch_by_hash_that_fails_says_what_else_the_program_may_be_called() -> None:
@@ -654,6 +751,36 @@ def test_source_that_is_streamed_without_a_manifest_is_refused_at_its_first_piec
         talk.session.provide_chunk(request_id, b"def f():")
     talk.session.provide_chunk(request_id, b"\0asm....")
     assert only(talk.sent())["chunk_data"] == b"\0asm...."
+
+
+@pytest.mark.parametrize(
+    ("manifest", "start"), [(None, b"\0asm"), (MANIFEST, b"def ")], ids=["wasm", "source"]
+)
+def test_programs_are_streamed_piece_by_piece_whatever_a_later_one_begins_with(
+    manifest: str | None, start: bytes
+) -> None:
+    talk = Talk()
+    data = start + content(CHUNK)
+    request_id = talk.ask(c.UploadProgram(size=len(data), hash=HASH, manifest=manifest))
+    for piece in (data[:CHUNK], data[CHUNK:]):
+        talk.session.provide_chunk(request_id, piece)
+        assert only(talk.sent())["chunk_data"] == piece
+
+
+def test_a_message_is_as_large_as_the_server_takes_and_no_larger() -> None:
+    talk = Talk()
+    instance_id = launched(talk)
+    talk.session.send(c.SendMessage(instance_id, "x" * 70_000), 0.0)
+    room = PROCESS_0_5.capabilities.frame_bytes - len(sent_bytes(talk)) + 70_000
+    talk.session.send(c.SendMessage(instance_id, "x" * room), 0.0)
+    assert len(sent_bytes(talk)) == PROCESS_0_5.capabilities.frame_bytes
+    with pytest.raises(LocalProtocolError, match="7340033 bytes; the server takes 7340032"):
+        talk.session.send(c.SendMessage(instance_id, "x" * (room + 1)), 0.0)
+    assert talk.sent() == []
+
+
+def sent_bytes(talk: Talk) -> bytes:
+    return b"".join(talk.session.message_to_send(0.0) or ())
 
 
 def test_blobs_that_are_streamed_are_whatever_they_are() -> None:
@@ -740,15 +867,20 @@ def test_what_was_not_sent_yet_cannot_be_meant() -> None:
     talk.sent()
     talk.ask(program(BIG))
     talk.ask(c.ListInstances())
+    talk.ask(detached())
     assert error(talk) == [e.Failed(request_id, c.Ping(), "stream aborted")]
 
 
-def test_an_error_that_is_of_a_request_nobody_waits_for_is_a_notice() -> None:
+@pytest.mark.parametrize("others", [0, 1], ids=["it", "it_or_another"])
+def test_an_error_that_may_be_of_a_request_nobody_waits_for_is_a_notice(others: int) -> None:
     talk = Talk()
     request_id = talk.ask(attached())
+    for _ in range(others):
+        talk.ask(c.Ping())
     talk.sent()
     talk.session.cancel(request_id, 0.0)
     assert error(talk) == [e.ServerNotice("stream aborted")]
+    assert talk.session.statistics().requests_pending == others
 
 
 def test_an_upload_can_be_what_is_meant() -> None:

@@ -181,6 +181,17 @@ def test_a_message_over_the_servers_bound_is_refused_and_ends_the_session_if_it_
     assert served.session.finished is first
 
 
+def test_a_message_at_the_servers_bound_is_read() -> None:
+    served = Served()
+    served.launch()
+    most = PROCESS_0_5.capabilities.frame_bytes
+    frame = len(wire("signal_process", process_id=A, message="x" * 70_000)) - 70_000
+    message = wire("signal_process", process_id=A, message="x" * (most - frame))
+    assert len(message) == most
+    served.session.receive_message(message)
+    assert only(served.asked()) == e.Request(None, c.SendMessage(A, "x" * (most - frame)))
+
+
 def test_a_notice_is_an_error_in_a_text_message() -> None:
     served = Served()
     served.session.notify("Grüße")

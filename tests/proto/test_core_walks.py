@@ -39,7 +39,7 @@ LIMITS = Limits(
 )
 ENDED = (ConnectionLost, RemoteProtocolError, ConnectFailed)
 BLOBS = [content(size, seed) for seed, size in enumerate((0, 1, 262_144, 262_145, 700_000))]
-FAMILIES = [INSTANCE, PROCESS_0_3, PROCESS_0_5]
+FAMILIES: tuple[Dialect, ...] = (INSTANCE, PROCESS_0_3, PROCESS_0_5)
 FAMILY_NAMES = ["instance", "process-0.3", "process-0.5"]
 PROGRAMS = [b"\0asm", *(b"\0asm" + data for data in BLOBS[2:])]
 MANIFEST = '[package]\nname = "echo"\nversion = "0.1.0"\n'

@@ -234,6 +234,8 @@ def test_a_large_manifest_still_leaves_room_for_its_chunk() -> None:
     room = 7_340_032 - 262_144 - 1024
     command = wasm(manifest=MANIFEST + "#" * (room - len(MANIFEST)))
     assert PROCESS_0_5.objection(command) is None
+    larger = wasm(manifest=f"{command.manifest}#")
+    assert f"has {room + 1} bytes; the server takes {room}" in (PROCESS_0_5.objection(larger) or "")
     assert len(PROCESS_0_5.chunk(command, 1 << 31, 1 << 10, 1 << 10, 262_144)) + 262_144 < 7_340_032
 
 
@@ -331,6 +333,8 @@ HEARD: list[tuple[bytes, object]] = [
             ("return", Event.Completed, '{"a": 1}'),
             ("error", Event.Exception, "ValueError: Signal"),
             ("error", Event.Aborted, "Signal"),
+            ("stdout", Event.Stdout, "Signal"),
+            ("return", Event.Completed, "Signal"),
         )
     ),
 ]
@@ -391,11 +395,18 @@ def test_a_malformed_message_breaks_the_protocol_and_nothing_else(payload: bytes
     assert isinstance(PROCESS_0_5.decode_request(payload), Unknown)
 
 
+def test_a_request_has_any_id_of_32_bits() -> None:
+    for request_id in (0, (1 << 32) - 1):
+        payload = wire("ping", corr_id=request_id)
+        assert PROCESS_0_5.decode_request(payload) == e.Request(request_id, c.Ping())
+
+
 @pytest.mark.parametrize(
     "payload",
     [
         wire("identification", corr_id=1, username="ada"),
         wire("ping"),
+        msgpack.packb({"type": "ping", "corr_id": 1, b"more": 1}),
         wire("ping", corr_id=1 << 32),
         wire("launch_process", corr_id=1, inferlet="a", input="{}", capture_outputs=1),
         wire("add_program", corr_id=1, program_hash=HASH, manifest="", force_overwrite=None),
