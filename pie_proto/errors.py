@@ -239,7 +239,7 @@ def describe_cause(exc: BaseException) -> str:
 
 _HTTP_ADVICE = {
     401: ' (servers 0.5 want to be told who asks: identity="TENANT/USER")',
-    404: " (the path may be wrong: servers 0.5 listen on /v1/ws)",
+    404: " (is this a Pie server? Those of 0.5 listen on /v1/ws, older ones on every path)",
 }
 
 

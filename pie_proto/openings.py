@@ -36,6 +36,8 @@ class Opening:
     """What a server may be that takes it."""
     is_last: bool
     """Whether there is no other way if it fails."""
+    nothing_at: tuple[str, ...] = ()
+    """The paths before it, where it is tried because there is nothing."""
 
     def connection(
         self, host: str, *, now: float, limits: Limits, blob_type: type[Blob] = Blob
@@ -57,6 +59,8 @@ class Opening:
 
     def named(self, uri: str) -> str:
         """What messages call a server at ``uri`` that was asked so."""
+        if self.nothing_at:
+            return f"{uri} ({self.target}, as there is nothing at {' and '.join(self.nothing_at)})"
         return uri if self.target == "/" or uri.endswith(self.target) else f"{uri} ({self.target})"
 
 
@@ -86,19 +90,26 @@ def openings(
             ("/", tuple(FAMILIES.values())),
             (PROCESS_0_5.capabilities.default_target, (PROCESS_0_5,)),
         ]
+    paths = tuple(path for path, _ in targets)
     return tuple(
-        Opening(target=path, headers=said, families=families, is_last=left == 0)
-        for left, (path, families) in zip(reversed(range(len(targets))), targets, strict=True)
+        Opening(
+            target=path,
+            headers=said,
+            families=families,
+            is_last=at == len(paths) - 1,
+            nothing_at=paths[:at],
+        )
+        for at, (path, families) in enumerate(targets)
     )
 
 
 def _identified(
-    identity: str | None, headers: tuple[tuple[str, str], ...]
+    identity: object, headers: tuple[tuple[str, str], ...]
 ) -> tuple[tuple[str, str], ...]:
     name = PROCESS_0_5.capabilities.identity_header
     if identity is None or name is None:
         return headers
-    if not identity.rpartition("/")[2].strip():
+    if not isinstance(identity, str) or not identity.rpartition("/")[2].strip():
         raise ValueError(f"an identity is TENANT/USER, as in 'default/ada', not {identity!r}")
     if any(given.lower() == name for given, _ in headers):
         raise ValueError(f"identity= is the header {name}: give one of them")

@@ -14,7 +14,7 @@ from pie_proto.dialects import Capabilities
 from pie_trio_adapter import open_client
 from tests.programs.table import PROGRAMS
 
-__all__ = ["DRIVERS", "IDENTITY", "SOON", "World", "told"]
+__all__ = ["DRIVERS", "IDENTITY", "SOON", "World", "client_of", "told"]
 
 SOON: Final = 60
 """How long anything that must happen may take, in seconds."""
@@ -23,6 +23,13 @@ IDENTITY: Final = "default/ada"
 
 DRIVERS: Final = ("asyncio", "trio", "trio-adapter")
 """What drives a client: `PieClient` on either event loop, or `open_client`."""
+
+
+def client_of(driver: str, uri: str, **options: Any) -> AbstractAsyncContextManager[PieClient]:
+    """A client of one make or the other. The two kinds have the same methods."""
+    kind: Any = open_client if driver == "trio-adapter" else PieClient
+    made: AbstractAsyncContextManager[PieClient] = kind(uri, **options)
+    return made
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,17 +49,14 @@ class World:
 
     @asynccontextmanager
     async def client(self, **options: Any) -> AsyncIterator[PieClient]:
-        """A client that has authenticated. The two kinds of client have the same methods."""
+        """A client that has authenticated."""
         async with self.stranger(**options) as client:
             await client.authenticate("ada")
             yield client
 
     def stranger(self, **options: Any) -> AbstractAsyncContextManager[PieClient]:
         """A client that has not authenticated."""
-        options = {"identity": IDENTITY, **options}
-        kind: Any = open_client if self.driver == "trio-adapter" else PieClient
-        made: AbstractAsyncContextManager[PieClient] = kind(self.uri, **options)
-        return made
+        return client_of(self.driver, self.uri, **{"identity": IDENTITY, **options})
 
     @asynccontextmanager
     async def that_knows(self, user: str, key: ParsedPrivateKey) -> AsyncIterator[World]:

@@ -96,7 +96,7 @@ def test_a_time_out_says_what_was_tried_and_what_to_do(command: c.Command) -> No
         (
             ConnectionClosed(by=Closer.REMOTE, opened=False, status=404),
             errors.ConnectFailed,
-            "opening a WebSocket (the path may be wrong: servers 0.5 listen on /v1/ws)",
+            "(is this a Pie server? Those of 0.5 listen on /v1/ws, older ones on every path)",
         ),
         (
             ConnectionClosed(

@@ -79,7 +79,8 @@ def test_an_identity_is_given_once() -> None:
 def test_an_opening_is_named_by_its_uri_and_what_that_does_not_say() -> None:
     first, second = openings(None)
     assert first.named("ws://h") == "ws://h"
-    assert second.named("ws://h") == "ws://h (/v1/ws)"
+    assert second.named("ws://h") == "ws://h (/v1/ws, as there is nothing at /)"
+    assert openings(None, dialect="process")[0].named("ws://h") == "ws://h (/v1/ws)"
     assert openings("/x")[0].named("ws://h/x") == "ws://h/x"
 
 
