@@ -239,7 +239,8 @@ class PieClient:
 
         Any `Signer` will do: a key, an agent, a smart card. One that blocks is called in a worker
         thread. Raises `AuthenticationError` if the server does not accept the user, or wants a
-        proof and there is no key. After a refusal, a cancellation or a failing signer the
+        proof and there is no key; `RequestTimeout` if it says nothing for
+        ``limits.authentication_timeout``. After a refusal, a cancellation or a failing signer the
         connection is of no more use, and is closed. A connection has one user: to authenticate it
         again as the same does nothing, as another is an `AuthenticationError`.
 

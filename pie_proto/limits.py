@@ -68,6 +68,10 @@ class Limits:
     handshake_timeout: float = 30.0
     """How long opening a connection may take, from the first packet to the answered handshake."""
 
+    authentication_timeout: float = 30.0
+    """How long a server may take to answer who the client is, and what it signed. Servers answer at
+    once, a wrong token within 3 s: whoever says nothing does not know these words."""
+
     close_timeout: float = 5.0
     """How long the peer may take to end the connection once it was asked to."""
 

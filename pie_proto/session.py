@@ -50,6 +50,7 @@ __all__ = ["ClientSession", "Statistics"]
 
 _COMMANDS = c.Command.__args__
 _AUTHENTICATING = (c.Identify, c.AnswerChallenge, c.AuthenticateWithToken)
+_AWAITING_VERDICT = {AuthenticationState.IDENTIFYING, AuthenticationState.PROVING}
 _LAUNCHING = (c.LaunchInstance, c.LaunchFromRegistry)
 
 
@@ -101,6 +102,7 @@ class ClientSession:
         self._names: dict[str, str] = {}
         self._now = 0.0
         self._paused_since: float | None = None
+        self._verdict_due: float | None = None
         self._last_chunk_at = 0.0
         self._input_complete = False
         self._closing = False
@@ -251,6 +253,8 @@ class ClientSession:
         else:
             self._put(command, request_id)
             self._authentication = authentication
+        if isinstance(command, _AUTHENTICATING) and self._authentication in _AWAITING_VERDICT:
+            self._verdict_due = self._now + self._limits.authentication_timeout
         if change is not None:
             self._mailboxes.happened(*change)
             self._update_pause()
@@ -329,6 +333,7 @@ class ClientSession:
         if self._closing:
             return
         self._closing = True
+        self._verdict_due = None
         self._mailboxes.dropping = True
         self._mailboxes.drop_unfinished()
         self._outbox.drop_uploads()
@@ -340,14 +345,16 @@ class ClientSession:
     def next_deadline(self) -> float | None:
         """When `handle_timeout` must be called, if nothing happens before."""
         if self._paused_since is None:
-            return None
+            return self._verdict_due
         grace = self._limits.request_grace
         return self._requests.next_deadline(self._paused_since, self._last_chunk_at, grace)
 
     def handle_timeout(self, now: float) -> None:
-        """Fail the requests that have waited too long behind unread events."""
+        """Fail the requests that have waited too long: behind unread events, or for a verdict."""
         self._see(now)
         if self._paused_since is None:
+            if self._verdict_due is not None and self._verdict_due <= self._now:
+                self._give_up_authentication()
             return
         blocker, unread_bytes = self._mailboxes.most_unread()
         grace = self._limits.request_grace
@@ -360,6 +367,21 @@ class ClientSession:
         ):
             self.cancel(late.request_id, now)
             self._events.append(e.TimedOut(late.request_id, late.command, reason))
+
+    def _give_up_authentication(self) -> None:
+        """Who says nothing to who the client is, will not: the conversation is over."""
+        awaited = (
+            each for each in self._requests.kept if isinstance(each.command, _AUTHENTICATING)
+        )
+        pending = next(awaited)
+        reason = f"no answer within {self._limits.authentication_timeout:g} s"
+        if self._detection is not None:
+            reason += " to any identification that there is: is this a Pie server?"
+        elif not isinstance(pending.command, c.AnswerChallenge):
+            servers = self._dialect.capabilities.servers
+            reason += f": is this a server {servers}, as dialect= says?"
+        self.cancel(pending.request_id, self._now)
+        self._events.append(e.TimedOut(pending.request_id, pending.command, reason))
 
     # ----------------------------------------------------------------------------------------- look
 
@@ -668,6 +690,7 @@ class ClientSession:
                     f"the server sent {type(outcome).__name__} while {self._authentication.value}"
                 )
             self._authentication = state
+            self._verdict_due = None
             if isinstance(outcome, e.Authenticated) and self._authenticated_by is None:
                 self._authenticated_by = outcome.method
         match command, outcome:
@@ -721,6 +744,7 @@ class ClientSession:
         self._requests.clear()
         self._detached.clear()
         self._paused_since = None
+        self._verdict_due = None
         self._outbox.drop_uploads()
         self._mailboxes.drop_unfinished()
         self._events.append(closed)

@@ -15,9 +15,9 @@ from tests.proto.websocket_wire import answer_101, frame
 
 __all__ = ["NOT_FOUND", "Answer", "Listener", "Talk", "http", "listening", "say", "saying"]
 
-Talk: TypeAlias = Callable[[SocketStream], Awaitable[None]]
+Talk: TypeAlias = Callable[[SocketStream, bytes], Awaitable[None]]
 Answer: TypeAlias = bytes | Talk
-"""An HTTP answer, or what is done on a WebSocket that is opened."""
+"""An HTTP answer, or what is done with a connection and the head of what was asked on it."""
 
 _GONE: Final = (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError)
 
@@ -43,9 +43,13 @@ def say(*messages: bytes | str) -> bytes:
 
 
 def saying(data: bytes = b"", *, hangs_up: bool = False) -> Talk:
-    """Send ``data`` once the client has said anything; then hang up, or when it says good-bye."""
+    """Open a WebSocket and send ``data`` once the client has said anything.
 
-    async def talk(stream: SocketStream) -> None:
+    Then hang up, or wait until it says good-bye.
+    """
+
+    async def talk(stream: SocketStream, head: bytes) -> None:
+        await stream.send(answer_101(head))
         said = await stream.receive()
         await stream.send(data)
         while not (hangs_up or _is_close(said)):
@@ -94,8 +98,7 @@ class Listener:
         if isinstance(answer, bytes):
             await stream.send(answer)
         else:
-            await stream.send(answer_101(head))
-            await answer(stream)
+            await answer(stream, head)
 
     async def nobody_left(self) -> None:
         """Wait until every connection is over."""

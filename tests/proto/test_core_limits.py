@@ -27,6 +27,9 @@ HIT_BY = {
         "test_a_request_behind_unread_events_fails_after_the_grace_and_names_the_instance"
     ),
     "handshake_timeout": "test_core_closing.test_a_handshake_that_is_not_answered_times_out",
+    "authentication_timeout": (
+        "test_core_authentication.test_a_server_that_says_nothing_to_who_one_is_is_given_up"
+    ),
     "close_timeout": "test_core_closing.test_a_deaf_peer_is_given_up_after_the_close_timeout",
     "keepalive_interval": "test_core_closing.test_after_silence_a_ping_is_sent_and_answered",
     "keepalive_timeout": "test_core_closing.test_silence_after_the_ping_ends_the_connection",
