@@ -150,22 +150,25 @@ class PieClient:
         if self._used:
             raise LocalProtocolError("a PieClient connects once: make a new one")
         self._used = True
+        started = anyio.current_time()
         for opening in self._openings:
+            # What this raises is no answer of the server's, whatever it says: a proxy's, perhaps.
+            stream = await self._stream(started + self._limits.handshake_timeout)
             try:
-                await self._open(opening)
+                await self._open(opening, stream, started)
             except ConnectFailed as exc:
                 if not opening.leads_on(exc):
                     raise
             else:
                 return
 
-    async def _open(self, opening: Opening) -> None:
-        started = anyio.current_time()
-        with anyio.move_on_after(self._limits.handshake_timeout) as scope:
-            stream = await self._connect_stream()
-        if scope.cancelled_caught:
-            seconds = f"{self._limits.handshake_timeout:g} s"
-            raise ConnectFailed(f"no connection to {self._address.uri} within {seconds}")
+    async def _stream(self, deadline: float) -> ByteStream:
+        with anyio.CancelScope(deadline=deadline):
+            return await self._connect_stream()
+        seconds = f"{self._limits.handshake_timeout:g} s"
+        raise ConnectFailed(f"no connection to {self._address.uri} within {seconds}")
+
+    async def _open(self, opening: Opening, stream: ByteStream, started: float) -> None:
         connection = opening.connection(
             self._address.host_header, now=started, limits=self._limits, blob_type=ReceivedBlob
         )

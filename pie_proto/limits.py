@@ -66,7 +66,8 @@ class Limits:
     """How long a request may wait behind unread events of an instance before it fails."""
 
     handshake_timeout: float = 30.0
-    """How long opening a connection may take, from the first packet to the answered handshake."""
+    """How long opening a connection may take, from the first packet to the answered handshake,
+    also where a server is looked for at two paths."""
 
     authentication_timeout: float = 30.0
     """How long a server may take to answer who the client is, and what it signed. Servers answer at

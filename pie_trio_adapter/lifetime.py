@@ -74,18 +74,18 @@ async def open_client(
         raise
     raised: BaseException | None = None
     drivers: list[Driver] = []
+    started = trio.current_time()
 
     async def open_way(opening: Opening) -> Driver:
-        now = trio.current_time()
         try:
             connection = opening.connection(
-                host or "localhost", now=now, limits=limits, blob_type=ReceivedBlob
+                host or "localhost", now=started, limits=limits, blob_type=ReceivedBlob
             )
         except BaseException:
             if isinstance(where, trio.abc.Stream):
                 await trio.aclose_forcefully(where)
             raise
-        stream = await _ready(where, address, ssl_context, limits)
+        stream = await _ready(where, address, ssl_context, started, limits)
         driver = Driver(stream, connection, on_notice)
         drivers.append(driver)
         nursery.start_soon(driver.run, nursery.cancel_scope)
@@ -142,12 +142,13 @@ async def _ready(
     where: str | trio.abc.Stream,
     address: ServerAddress | None,
     ssl_context: ssl.SSLContext | None,
+    started: float,
     limits: Limits,
 ) -> trio.abc.Stream:
     """The stream to talk over: connected, and agreed on TLS, in the time that there is for it."""
     stream = where if isinstance(where, trio.abc.Stream) else None
     try:
-        with trio.fail_after(limits.handshake_timeout):
+        with trio.fail_at(started + limits.handshake_timeout):
             if stream is None and address is not None:
                 stream = await connect_stream(address, ssl_context)
             assert stream is not None  # noqa: S101 - it is one or the other
