@@ -216,14 +216,14 @@ class ServerSession:
     # ------------------------------------------------------------------------- what the client says
 
     def _receive(self, payload: bytes | str) -> None:
-        first, self._heard = not self._heard, True
         if isinstance(payload, str):
             message = self._dialect.decode_request_text(payload)
         else:
             message = self._dialect.decode_request(payload)
         if isinstance(message, Unknown):
-            self._unread(message, first=first)
+            self._unread(message)
             return
+        self._heard = True
         if self._ends_here(message):
             self._finish()
             return
@@ -239,14 +239,17 @@ class ServerSession:
             case _:
                 assert_never(message)
 
-    def _unread(self, unknown: Unknown, *, first: bool) -> None:
-        """Drop what cannot be read, in any state: a client may say it to find out who we are."""
+    def _unread(self, unknown: Unknown) -> None:
+        """Drop what cannot be read, in any state: a client may say it to find out who we are.
+
+        So nothing is said about it before something could be read.
+        """
         self._events.append(e.UnknownMessage(unknown.name))
         words = self._dialect.encode_unread(unknown)
-        if words is None or (first and not unknown.too_large):
+        if words is None or (not self._heard and not unknown.too_large):
             return
         self._put(words)
-        if first:
+        if not self._heard:
             self._finish()
 
     def _finish(self) -> None:

@@ -145,13 +145,18 @@ def test_a_first_word_of_the_other_family_is_dropped_without_an_answer() -> None
         ('{"type": 1}', "'type' is int"),
     ],
 )
-def test_what_cannot_be_read_is_answered_in_a_text_message_unless_it_comes_first(
+def test_what_cannot_be_read_is_answered_in_a_text_message_once_something_could_be(
     payload: bytes | str, words: str
 ) -> None:
     served = Served()
-    for _ in range(2):
+    for _ in range(3):
         served.session.receive_message(payload)
         assert isinstance(only(served.asked()), e.UnknownMessage)
+    assert served.said() == []
+    served.session.receive_message(wire("ping", corr_id=1))
+    assert only(served.asked()) == e.Request(1, c.Ping())
+    served.session.receive_message(payload)
+    assert isinstance(only(served.asked()), e.UnknownMessage)
     error = only(served.said())
     assert error["type"] == "error"
     assert error["message"].startswith("bad client frame: ")

@@ -13,8 +13,8 @@ from tests.programs.table import PROGRAMS
 from tests.server.server_peer import Peer, client
 
 NAMES = sorted(PROGRAMS)
-BOTH = ["arguments", "conversation", "echo", "error", "files", "flood", "hello", "loop"]
-BOTH += ["return_value", "sleep"]
+BOTH = ["arguments", "conversation", "echo", "error", "files", "flood", "give_back"]
+BOTH += ["hello", "loop", "return_value", "sleep"]
 
 
 @pytest.mark.parametrize("name", NAMES)
