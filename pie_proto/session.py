@@ -17,6 +17,7 @@ from typing import Literal, TypeGuard, assert_never
 
 from pie_proto import commands as c
 from pie_proto import events as e
+from pie_proto.authentication import AUTHENTICATING, ClientAuthentication
 from pie_proto.detached import DetachedLaunches, unfound
 from pie_proto.detection import Detection
 from pie_proto.dialects import Capabilities, Dialect
@@ -36,21 +37,16 @@ from pie_proto.messages import (
 )
 from pie_proto.requests import CHUNKS_TO_COME, Pending, Requests
 from pie_proto.states import (
-    AUTHENTICATION,
-    AuthenticationInput,
     AuthenticationState,
     InstanceInput,
     InstanceState,
     TransferState,
-    next_state,
 )
 from pie_proto.transfers import ChunkWanted, Upload
 
 __all__ = ["ClientSession", "Statistics"]
 
 _COMMANDS = c.Command.__args__
-_AUTHENTICATING = (c.Identify, c.AnswerChallenge, c.AuthenticateWithToken)
-_AWAITING_VERDICT = {AuthenticationState.IDENTIFYING, AuthenticationState.PROVING}
 _LAUNCHING = (c.LaunchInstance, c.LaunchFromRegistry)
 
 
@@ -90,9 +86,7 @@ class ClientSession:
         self._detection = Detection(families) if len(families) > 1 else None
         self._dialect = families[0]
         self._limits = limits
-        self._authentication = AuthenticationState.UNAUTHENTICATED
-        self._authenticated_by: e.Authentication | None = None
-        self._identity: c.Identify | c.AuthenticateWithToken | None = None
+        self._authentication = ClientAuthentication(limits.authentication_timeout)
         self._requests = Requests()
         self._inbox: deque[bytes | str] = deque()
         self._events: deque[e.ClientEvent] = deque()
@@ -102,7 +96,6 @@ class ClientSession:
         self._names: dict[str, str] = {}
         self._now = 0.0
         self._paused_since: float | None = None
-        self._verdict_due: float | None = None
         self._last_chunk_at = 0.0
         self._input_complete = False
         self._closing = False
@@ -232,7 +225,7 @@ class ClientSession:
         command = self._by_name(command)
         if self._detection is None and (objection := self._dialect.objection(command)):
             raise LocalProtocolError(objection)
-        authentication = self._check_authentication(command)
+        self._authentication.check(command)
         change = self._check_instance(command)
         self._check_room(command)
         if isinstance(command, c.SendMessage):
@@ -249,12 +242,9 @@ class ClientSession:
             self._detached.add(request_id, command, self._encode(command, request_id))
         elif isinstance(command, c.Identify | c.AuthenticateWithToken):
             ids = self._introduce(command, request_id)
-            self._authentication = authentication
         else:
             self._put(command, request_id)
-            self._authentication = authentication
-        if isinstance(command, _AUTHENTICATING) and self._authentication in _AWAITING_VERDICT:
-            self._verdict_due = self._now + self._limits.authentication_timeout
+        self._authentication.said(command, self._now)
         if change is not None:
             self._mailboxes.happened(*change)
             self._update_pause()
@@ -275,7 +265,7 @@ class ClientSession:
         if pending is None or self._closing:
             return
         upload = pending.upload
-        if isinstance(pending.command, _AUTHENTICATING):
+        if isinstance(pending.command, AUTHENTICATING):
             self.close(now)
         elif self._detached.has(request_id):
             if self._detached.cancel(request_id):
@@ -333,7 +323,7 @@ class ClientSession:
         if self._closing:
             return
         self._closing = True
-        self._verdict_due = None
+        self._authentication.due = None
         self._mailboxes.dropping = True
         self._mailboxes.drop_unfinished()
         self._outbox.drop_uploads()
@@ -345,7 +335,7 @@ class ClientSession:
     def next_deadline(self) -> float | None:
         """When `handle_timeout` must be called, if nothing happens before."""
         if self._paused_since is None:
-            return self._verdict_due
+            return self._authentication.due
         grace = self._limits.request_grace
         return self._requests.next_deadline(self._paused_since, self._last_chunk_at, grace)
 
@@ -353,7 +343,8 @@ class ClientSession:
         """Fail the requests that have waited too long: behind unread events, or for a verdict."""
         self._see(now)
         if self._paused_since is None:
-            if self._verdict_due is not None and self._verdict_due <= self._now:
+            due = self._authentication.due
+            if due is not None and due <= self._now:
                 self._give_up_authentication()
             return
         blocker, unread_bytes = self._mailboxes.most_unread()
@@ -370,9 +361,7 @@ class ClientSession:
 
     def _give_up_authentication(self) -> None:
         """Who says nothing to who the client is, will not: the conversation is over."""
-        awaited = (
-            each for each in self._requests.kept if isinstance(each.command, _AUTHENTICATING)
-        )
+        awaited = (each for each in self._requests.kept if isinstance(each.command, AUTHENTICATING))
         pending = next(awaited)
         reason = f"no answer within {self._limits.authentication_timeout:g} s"
         if self._detection is not None:
@@ -388,12 +377,12 @@ class ClientSession:
     @property
     def authentication_state(self) -> AuthenticationState:
         """How far the client has come in proving who it is."""
-        return self._authentication
+        return self._authentication.state
 
     @property
     def authentication(self) -> e.Authentication | None:
         """How the server came to accept the user; ``None`` before it has."""
-        return self._authenticated_by
+        return self._authentication.method
 
     @property
     def server(self) -> Capabilities | None:
@@ -443,16 +432,6 @@ class ClientSession:
         )
 
     # --------------------------------------------------------------------- what a command must meet
-
-    def _check_authentication(self, command: c.Command) -> AuthenticationState:
-        happened = _AUTHENTICATION_INPUTS.get(type(command), AuthenticationInput.COMMAND)
-        state = next_state(AUTHENTICATION, self._authentication, happened)
-        if state is None:
-            raise LocalProtocolError(
-                f"{type(command).__name__} cannot be sent while {self._authentication.value}"
-                + ("" if happened is not AuthenticationInput.COMMAND else ": authenticate first")
-            )
-        return state
 
     def _check_instance(self, command: c.Command) -> tuple[str, InstanceInput] | None:
         if not isinstance(command, _TO_INSTANCE):
@@ -524,8 +503,6 @@ class ClientSession:
             messages = self._detection.messages(command, request_id)
         for own_id, message in enumerate(messages, request_id):
             self._outbox.put(message, None, own_id)
-        if self._authentication is not AuthenticationState.AUTHENTICATED:
-            self._identity = command
         return len(messages)
 
     def _has_to_be_found(
@@ -607,12 +584,10 @@ class ClientSession:
 
     def _conclude(self, pending: Pending, outcome: e.Outcome) -> None:
         """Do what an outcome means, and tell it."""
-        first = self._authentication is not AuthenticationState.AUTHENTICATED
-        if first and outcome == e.Authenticated(pending.request_id, e.Authentication.ALREADY):
-            # Nothing was proved here: who the user is, the opening request has said.
-            outcome = e.Authenticated(pending.request_id, e.Authentication.ASSERTED)
+        if isinstance(pending.command, AUTHENTICATING):
+            outcome = self._authentication.judged(pending.request_id, pending.command, outcome)
         self._settle(pending.command, outcome)
-        self._events.append(self._checked_identity(pending.command, outcome))
+        self._events.append(outcome)
         if isinstance(outcome, e.Launched | e.Attached) and self._mailboxes.release_held(
             outcome.instance_id
         ):
@@ -682,17 +657,6 @@ class ClientSession:
 
     def _settle(self, command: c.Command, outcome: e.Outcome) -> None:
         """Bring the state that an outcome creates into being, before anything else is looked at."""
-        if isinstance(command, _AUTHENTICATING):
-            happened = _AUTHENTICATION_OUTCOMES.get(type(outcome), AuthenticationInput.REFUSED)
-            state = next_state(AUTHENTICATION, self._authentication, happened)
-            if state is None:
-                raise RemoteProtocolError(
-                    f"the server sent {type(outcome).__name__} while {self._authentication.value}"
-                )
-            self._authentication = state
-            self._verdict_due = None
-            if isinstance(outcome, e.Authenticated) and self._authenticated_by is None:
-                self._authenticated_by = outcome.method
         match command, outcome:
             case c.UploadProgram(), e.ProgramUploaded():
                 name = self._dialect.registered_name(command)
@@ -718,24 +682,6 @@ class ClientSession:
             case _:
                 pass
 
-    def _checked_identity(self, command: c.Command, outcome: e.Outcome) -> e.Outcome:
-        """A connection has one user: told of another, a server changes nothing and says yes."""
-        match outcome:
-            case e.Authenticated(request_id, e.Authentication.ALREADY) if not _is_same(
-                command, self._identity
-            ):
-                match self._identity:
-                    case c.Identify(username):
-                        whom = f"as {username!r}"
-                    case _:
-                        whom = "with a token"
-                reason = (
-                    f"Already authenticated ({whom}: for another user, open another connection)"
-                )
-                return e.Failed(request_id, command, reason)
-            case _:
-                return outcome
-
     # --------------------------------------------------------------------------------- book-keeping
 
     def _finish(self, closed: e.ConnectionClosed) -> None:
@@ -744,7 +690,7 @@ class ClientSession:
         self._requests.clear()
         self._detached.clear()
         self._paused_since = None
-        self._verdict_due = None
+        self._authentication.due = None
         self._outbox.drop_uploads()
         self._mailboxes.drop_unfinished()
         self._events.append(closed)
@@ -764,24 +710,7 @@ class ClientSession:
         self._mailboxes.hold(wanted=self._requests.opening)
 
 
-def _is_same(command: c.Command, identity: c.Command | None) -> bool:
-    # The server checks no second token, so which one it is says nothing.
-    return command == identity or (type(command) is type(identity) is c.AuthenticateWithToken)
-
-
 _CLOSED_HERE = e.ConnectionClosed(by=e.Closer.LOCAL, reason="closed by the caller")
-
-_AUTHENTICATION_INPUTS: dict[type[c.Command], AuthenticationInput] = {
-    c.Identify: AuthenticationInput.IDENTIFY,
-    c.AuthenticateWithToken: AuthenticationInput.TOKEN,
-    c.AnswerChallenge: AuthenticationInput.ANSWER,
-}
-
-_AUTHENTICATION_OUTCOMES: dict[type[e.Outcome], AuthenticationInput] = {
-    e.Authenticated: AuthenticationInput.ACCEPTED,
-    e.ChallengeReceived: AuthenticationInput.CHALLENGED,
-    e.Failed: AuthenticationInput.REFUSED,
-}
 
 _TO_INSTANCE = (c.SendMessage, c.UploadBlob, c.AttachInstance, c.TerminateInstance)
 
