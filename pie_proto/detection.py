@@ -39,13 +39,14 @@ class Detection:
         objections = {family: family.objection(command) for family in self._families}
         if None not in objections.values():
             raise LocalProtocolError("; ".join(filter(None, objections.values())))
-        messages: dict[tuple[str, type[c.Command]], bytes] = {}
+        # Families of one vocabulary say the same, and it is said once.
+        messages: dict[bytes, bytes] = {}
         for family in sorted(self._families, key=lambda family: objections[family] is not None):
             said = command if objections[family] is None else _INTRODUCTION
-            key = (family.capabilities.name, type(said))
-            if key not in messages:
-                messages[key] = family.encode(said, request_id + len(messages))
-            self._ids[family] = request_id + list(messages).index(key)
+            words = family.encode(said, 0)
+            if words not in messages:
+                messages[words] = family.encode(said, request_id + len(messages))
+            self._ids[family] = request_id + list(messages).index(words)
         return list(messages.values())
 
     def read(self, payload: bytes | str) -> ServerMessage:

@@ -26,6 +26,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 import pie_anyio
 from pie_anyio import Instance, ParsedPrivateKey, PieClient
+from pie_proto import lacks
+from pie_proto.families import FAMILIES
 from pie_proto.keys import KEY_NOT_USED
 from tests.code_blocks import ROOT, Block, blocks, prose
 from tests.programs import component
@@ -164,7 +166,7 @@ EXPECTED: Final[Mapping[tuple[str, str], tuple[Expected, ...]]] = {
     ("usage.md", "server"): (Expected("{{}}\n"),),
     ("usage.md", "family"): (
         Expected("servers 0.1 to 0.2 (instance)\nkeeps detached output: True\n"),
-        Expected("servers 0.3 to 0.4 (process)\nkeeps detached output: False\n", "process-0.3"),
+        Expected("servers 0.3 to 0.4 (process-0.3)\nkeeps detached output: False\n", "process-0.3"),
         Expected("servers 0.5 (process)\nkeeps detached output: False\n", "process"),
     ),
     ("usage.md", "dialect"): (Expected("0.5\n", "process"),),
@@ -173,7 +175,7 @@ EXPECTED: Final[Mapping[tuple[str, str], tuple[Expected, ...]]] = {
     ("usage.md", "no_manifest"): (Expected("Go on.\n", "process"),),
     ("usage.md", "source"): (
         Expected(
-            "UploadProgram: this is no WebAssembly (it begins with b'asyn'): a program in source "
+            "this is no WebAssembly (it begins with b'asyn'): a program in source "
             "needs a manifest that says what it is, as in manifest='[package]\\nname = "
             '"echo"\\nversion = "0.1.0"\\n[runtime]\\nlanguage = "python"\\nentry = '
             '"echo"\\ncall = "kwargs"\\n\'\n',
@@ -185,8 +187,16 @@ EXPECTED: Final[Mapping[tuple[str, str], tuple[Expected, ...]]] = {
     ("usage.md", "found"): (Expected("Go on.\n", "process"),),
     ("usage.md", "lacking"): (
         Expected(
-            "LaunchServerInstance: servers 0.5 launch no programs that are servers: "
-            "launch it as an instance\n",
+            "servers 0.5 launch no programs that are servers: launch it as an instance\n",
+            "process",
+        ),
+    ),
+    ("usage.md", "lacks"): (
+        Expected(
+            "".join(
+                f"no {ability.id}: {ability.instead}\n"
+                for ability in lacks(FAMILIES["process"].capabilities)
+            ),
             "process",
         ),
     ),

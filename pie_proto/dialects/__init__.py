@@ -48,6 +48,7 @@ class Capabilities:
     """What a family of servers takes and does. Sizes in bytes."""
 
     name: str
+    """What the family is called where one names it, as in ``dialect=``."""
     servers: str
     """The server releases, for people."""
     chunk_bytes: int

@@ -152,7 +152,7 @@ def test_a_chunk_is_its_prefix_and_its_content(size: int) -> None:
 def test_the_two_families_differ_in_how_they_know_their_users() -> None:
     old, new = (dataclasses.asdict(dialect.capabilities) for dialect in BOTH)
     assert {name for name in old if old[name] != new[name]} == {
-        "servers", "frame_bytes", "default_target", "identity_header", "proof", "tokens",
+        "name", "servers", "frame_bytes", "default_target", "identity_header", "proof", "tokens",
         "any_target", "answers_close",
     }  # fmt: skip
     assert new["frame_bytes"] == 7_340_032

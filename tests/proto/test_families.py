@@ -16,6 +16,7 @@ from pie_proto.families import FAMILIES, family_named
 )
 def test_a_family_has_a_name(name: str, family: Dialect) -> None:
     assert family_named(name) is family
+    assert family.capabilities.name == name
 
 
 def test_a_name_that_no_family_has_is_refused_with_those_that_there_are() -> None:

@@ -290,7 +290,7 @@ class Hostile:
 
     def __init__(self, chance: random.Random, dialect: Dialect) -> None:
         self.chance = chance
-        self.words = VOCABULARIES[dialect.capabilities.name]
+        self.words = VOCABULARIES[dialect.capabilities.name.partition("-")[0]]
         self.asked: list[dict[str, Any]] = []
         self.saying: list[bytes | str] = []
         self.known = {A}

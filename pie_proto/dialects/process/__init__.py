@@ -63,7 +63,7 @@ class ProcessDialect:
         try:
             self._check(command)
         except LocalProtocolError as exc:
-            return f"{type(command).__name__}: {exc}"
+            return str(exc)
         return None
 
     def _check(self, command: c.Command) -> None:
@@ -113,7 +113,7 @@ class ProcessDialect:
             try:
                 _check_binary(start)
             except LocalProtocolError as exc:
-                return f"UploadProgram: {exc}"
+                return str(exc)
         return None
 
     # ------------------------------------------------------------------------------- client role
@@ -317,7 +317,7 @@ def _check_input(command: c.LaunchInstance | c.LaunchFromRegistry) -> None:
 
 PROCESS_0_3: Final = ProcessDialect(
     Capabilities(
-        name="process",
+        name="process-0.3",
         servers="0.3 to 0.4",
         chunk_bytes=_CHUNK_BYTES,
         frame_bytes=16 * 1024 * 1024,
