@@ -201,6 +201,11 @@ ODD = {
         "identifying as 'ada': the server said: bad client frame",
     ),
     "answers neither": (saying(), TimeoutError, "identifying as 'ada': no answer within 0.2 s to"),
+    "answers the one in the words of the other": (
+        saying(say(wire("response", corr_id=2, successful=True, result=OPEN))),
+        TimeoutError,
+        "no answer within 0.2 s to any identification",
+    ),
     "says it back": (
         saying(say(wire("identification", corr_id=1, username="ada"))),
         TimeoutError,
@@ -238,6 +243,16 @@ async def test_a_server_of_another_family_than_is_said_is_given_up_with_what_was
                     await client.authenticate("ada")
                 with pytest.raises(ConnectionLost, match="this side"):
                     await client.authenticate("ada")
+
+
+@pytest.mark.parametrize("dialect", ["auto", "instance"])
+async def test_a_bare_yes_to_a_name_proves_nothing(driver: str, dialect: str) -> None:
+    async def check(client: Any) -> None:
+        await client.authenticate("ada")
+        assert client.authentication == "asserted"
+
+    said = wire("response", corr_id=1, successful=True, result="Authenticated")
+    await checked(driver, saying(say(said)), check, dialect=dialect)
 
 
 BOTH = {
