@@ -16,8 +16,6 @@ Identity: TypeAlias = c.Identify | c.AuthenticateWithToken
 AUTHENTICATING: Final = (c.Identify, c.AnswerChallenge, c.AuthenticateWithToken)
 """The commands that a server gives its verdict on."""
 
-_AWAITING_VERDICT: Final = {AuthenticationState.IDENTIFYING, AuthenticationState.PROVING}
-
 _INPUTS: Final[dict[type[c.Command], AuthenticationInput]] = {
     c.Identify: AuthenticationInput.IDENTIFY,
     c.AuthenticateWithToken: AuthenticationInput.TOKEN,
@@ -62,8 +60,7 @@ class ClientAuthentication:
         if not isinstance(command, c.AnswerChallenge):
             self._identity = command
         self._follow(_INPUTS[type(command)], command)
-        if self.state in _AWAITING_VERDICT:
-            self.due = now + self._timeout
+        self.due = now + self._timeout
 
     def judged(self, request_id: int, command: c.Command, outcome: e.Outcome) -> e.Outcome:
         """Follow the verdict on a command that is one of `AUTHENTICATING`; what it comes to here.

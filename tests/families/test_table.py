@@ -7,8 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pie_proto.dialects.abilities import ABILITIES, lacks
-from pie_proto.families import FAMILIES
+from pie_proto.dialects.abilities import ABILITIES
 from tests.families.table import COLUMNS, rows
 
 ROOT = Path(__file__).parent.parent.parent
@@ -42,16 +41,3 @@ def test_every_cell_is_a_test_that_is_collected() -> None:
     for row in rows():
         for proof in filter(None, map(row.proof, COLUMNS)):
             assert any(test.startswith((f"{proof}]", f"{proof}-")) for test in collected), proof
-
-
-def test_no_family_has_everything_and_each_lack_says_what_to_do() -> None:
-    for family in FAMILIES.values():
-        can = family.capabilities
-        for ability in lacks(can):
-            said = ability.missing(can)
-            assert said.startswith(f"servers {can.servers} ")
-            assert said.endswith(f"{ability.lack}: {ability.instead}")
-        assert len(lacks(can)) > 0
-    # An ability that none lacks, or none has, is none.
-    for ability in ABILITIES.values():
-        assert 0 < sum(ability in lacks(of.capabilities) for of in FAMILIES.values()) < 3
