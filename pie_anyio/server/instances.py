@@ -225,13 +225,14 @@ class Instances:
     def detach(self, instance: Instance) -> None:
         """Nobody listens any more: keep what was not taken, and what the instance still says.
 
-        Where instances do not outlive that, end it.
+        Where instances do not outlive that, end it, and find it no more from now on.
         """
         instance.listener = None
         instance.output.detach()
         if not self._abilities.keeps_instances:
             self.terminate(instance)
-        if instance.output.finished:
+            self.claimed(instance)
+        elif instance.output.finished:
             self._note_finished(instance)
 
     def claimed(self, instance: Instance) -> None:

@@ -24,6 +24,7 @@ from pie_proto import (
     TerminateInstance,
     error_for,
 )
+from pie_proto.dialects.process import PROCESS_0_5
 from tests.programs import component
 from tests.server.server_peer import SECONDS, attach, client, streams
 
@@ -163,6 +164,21 @@ async def test_an_instance_whose_execution_fails_has_ended_and_is_logged(
     with pytest.raises(RuntimeError, match="the server is closing"):
         all_instances.launch("joe", runner.compile(component("hello")), (), None)
     caplog.clear()
+
+
+async def test_what_dies_with_its_connection_is_found_no_more_while_it_dies() -> None:
+    runner = Runner(cache=False)
+    abilities = PROCESS_0_5.capabilities
+    all_instances = Instances(partial(Execution, runner), RunnerLimits(), abilities)
+    program = runner.compile(component("sleep"))
+    instance = all_instances.launch("joe", program, (), Waiting())
+    all_instances.detach(instance)
+    # Its end is for the event loop to hear of, which has not had a turn since.
+    assert all_instances.running == 1
+    assert all_instances.find("joe", instance.id) is None
+    assert all_instances.listed("joe") == ()
+    with anyio.fail_after(SECONDS):
+        await all_instances.aclose()
 
 
 # -------------------------------------------------------------------------------------- termination
