@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import uuid
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import msgpack
@@ -291,10 +291,15 @@ def settle(walk: Walk, server: Honest) -> None:
     raise AssertionError("it never ends")
 
 
-def honest_walk(seed: int, families: Sequence[Dialect], dialect: Dialect) -> None:
+def known(seed: int, dialect: Dialect) -> tuple[Dialect, ...]:
+    """The families that the client of a walk is open to."""
+    return (dialect,) if seed % 3 else FAMILIES
+
+
+def honest_walk(seed: int, dialect: Dialect) -> None:
     chance = random.Random(seed)
     server = Honest(chance, dialect)
-    walk = Walk(chance, families, server)
+    walk = Walk(chance, known(seed, dialect), server)
     walk.send(c.Identify("ada"))
     while walk.session.has_message_to_send:
         walk.pull()
@@ -335,17 +340,29 @@ def honest_walk(seed: int, families: Sequence[Dialect], dialect: Dialect) -> Non
 @pytest.mark.parametrize("seed", range(12))
 @pytest.mark.parametrize("dialect", FAMILIES, ids=FAMILY_NAMES)
 def test_an_honest_server_leaves_nothing_stuck(seed: int, dialect: Dialect) -> None:
-    honest_walk(seed, (dialect,) if seed % 3 else FAMILIES, dialect)
+    honest_walk(seed, dialect)
+
+
+def hostile_walk(seed: int, dialect: Dialect) -> None:
+    chance = random.Random(seed)
+    walk = Walk(chance, known(seed, dialect), Hostile(chance, dialect))
+    walk.send(c.Identify("again"))
+    walk.run()
+    walk.end()
 
 
 @pytest.mark.parametrize("seed", range(12))
 @pytest.mark.parametrize("dialect", FAMILIES, ids=FAMILY_NAMES)
 def test_a_server_that_says_anything_breaks_nothing(seed: int, dialect: Dialect) -> None:
-    chance = random.Random(seed)
-    walk = Walk(chance, (dialect,) if seed % 3 else FAMILIES, Hostile(chance, dialect))
-    walk.send(c.Identify("again"))
-    walk.run()
-    walk.end()
+    hostile_walk(seed, dialect)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("walk", [honest_walk, hostile_walk])
+@pytest.mark.parametrize("dialect", FAMILIES, ids=FAMILY_NAMES)
+def test_many_more_walks(walk: Callable[[int, Dialect], None], dialect: Dialect) -> None:
+    for seed in range(12, 120):
+        walk(seed, dialect)
 
 
 @pytest.mark.parametrize("seed", range(12))
