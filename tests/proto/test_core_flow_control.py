@@ -320,6 +320,17 @@ def test_what_was_held_no_longer_counts_once_it_is_delivered_or_dropped() -> Non
         assert talk.read(str(n)) == [("Stdout", "x" * 400)]
 
 
+def test_what_was_delivered_no_longer_counts_while_another_launch_is_unanswered() -> None:
+    talk = Talk(Limits(held_bytes=1000))
+    request_id = talk.ask(c.LaunchFromRegistry(name="echo"))
+    for n in range(5):
+        answered, request_id = request_id, talk.ask(c.LaunchFromRegistry(name="echo"))
+        talk.stdout(str(n), "x" * 400)
+        talk.result("launch", answered, str(n))
+        assert talk.events()[0] == e.Launched(answered, str(n), False)
+        assert talk.read(str(n)) == [("Stdout", "x" * 400)]
+
+
 def test_one_blob_is_bounded() -> None:
     talk = Talk(Limits(blob_bytes=1000))
     talk.launch(A)
