@@ -15,6 +15,7 @@ import anyio.to_thread
 from anyio.abc import ByteStream
 
 from pie_anyio.driver import Driver, Progress
+from pie_anyio.home import DeadlinePassed, run_until
 from pie_anyio.instance import Instance
 from pie_anyio.lifetime import Background, on_asyncio
 from pie_anyio.proxy import proxy_for
@@ -35,6 +36,7 @@ from pie_proto.dialects import Capabilities
 from pie_proto.errors import ConnectFailed, LocalProtocolError, key_wanted
 from pie_proto.instance_view import arguments_of, input_of
 from pie_proto.keys import KEY_NOT_USED, check_signer
+from pie_proto.limits import DEFAULT_TIMEOUT, Timeout, timeout_of
 from pie_proto.openings import Opening, openings
 
 if TYPE_CHECKING:
@@ -50,12 +52,19 @@ class PieClient:
 
     Use it as ``async with PieClient("ws://127.0.0.1:8080") as client:``. On asyncio it may also be
     opened with `connect` and closed with `aclose`, from different tasks. One client is one
-    connection, once; any number of tasks of one event loop may use it at the same time.
+    connection, once; any number of tasks of one event loop may use it at the same time. In another
+    thread or event loop, every method raises `LocalProtocolError` at once.
 
     Nothing here swallows a cancellation, and after any the connection is right: every method says
     what its own means. Once the connection is over, every method raises `ConnectionLost` (or
     `RemoteProtocolError`, if the server broke the protocol), after events already received were
     read. A method that does not fit the state raises `LocalProtocolError`, and nothing was sent.
+
+    A method with ``timeout=`` raises `RequestTimeout` if the server does not answer within so many
+    seconds. Without it, the ``timeout`` of the client holds; without that, 60 s for requests that
+    servers answer at once, 300 s for launches and for the answer to an upload
+    (`Limits.request_timeout`, `Limits.launch_timeout`). ``None`` means: wait for ever. A late
+    answer is dropped, and what it made is undone as after a cancellation.
     """
 
     def __init__(
@@ -64,12 +73,13 @@ class PieClient:
         *,
         ssl_context: ssl.SSLContext | None = None,
         proxy: str | None = None,
-        headers: Mapping[str, str] | Sequence[tuple[str, str]] = (),
+        headers: Mapping[str, str] | Sequence[tuple[str, str]] | None = (),
         identity: str | None = None,
-        dialect: str = "auto",
+        dialect: str | None = "auto",
         connect: Callable[[], Awaitable[ByteStream]] | None = None,
         on_notice: Callable[[str], None] | None = None,
-        limits: Limits = DEFAULT_LIMITS,
+        timeout: Timeout = DEFAULT_TIMEOUT,
+        limits: Limits | None = None,
     ) -> None:
         """Name the server, as in ``ws://127.0.0.1:8080``. Raises `ValueError` for an odd URI,
         header or proxy, and for arguments that do not go together.
@@ -94,10 +104,17 @@ class PieClient:
 
         ``on_notice`` is called with each notice that the server sends to the whole connection. It
         must return soon; what it raises is logged. Notices are logged (``pie_anyio``) in any case.
+
+        ``timeout``, in seconds, is for every request that has none of its own.
         """
+        limits = DEFAULT_LIMITS if limits is None else limits
         self._address = ServerAddress.parse(server_uri)
+        self._timeout = timeout_of(timeout)
         self._openings = openings(
-            self._address.target, dialect=dialect, identity=identity, headers=headers
+            self._address.target,
+            dialect="auto" if dialect is None else dialect,
+            identity=identity,
+            headers=() if headers is None else headers,
         )
         if ssl_context is not None:
             _check_ssl_context(ssl_context, self._address)
@@ -163,16 +180,19 @@ class PieClient:
                 return
 
     async def _stream(self, deadline: float) -> ByteStream:
-        with anyio.CancelScope(deadline=deadline):
-            return await self._connect_stream()
-        seconds = f"{self._limits.handshake_timeout:g} s"
-        raise ConnectFailed(f"no connection to {self._address.uri} within {seconds}")
+        try:
+            return await run_until(deadline, self._connect_stream)
+        except DeadlinePassed:
+            seconds = f"{self._limits.handshake_timeout:g} s"
+            raise ConnectFailed(f"no connection to {self._address.uri} within {seconds}") from None
 
     async def _open(self, opening: Opening, stream: ByteStream, started: float) -> None:
         connection = opening.connection(
             self._address.host_header, now=started, limits=self._limits, blob_type=ReceivedBlob
         )
-        driver = self._driver = Driver(stream, connection, self._on_notice)
+        driver = self._driver = Driver(
+            stream, connection, self._on_notice, limits=self._limits, timeout=self._timeout
+        )
         self._background = Background()
         await self._background.start(driver.run, f"PieClient {self._address.uri}")
         try:
@@ -196,6 +216,7 @@ class PieClient:
         if driver is None or background is None:
             await anyio.lowlevel.checkpoint()
             return
+        driver.home.check("this client")
         try:
             driver.dispatcher.close(anyio.current_time())
             await driver.finished.wait()
@@ -237,28 +258,35 @@ class PieClient:
 
     # ------------------------------------------------------------------------------ authentication
 
-    async def authenticate(self, username: str, private_key: Signer | None = None) -> None:
+    async def authenticate(
+        self,
+        username: str,
+        private_key: Signer | None = None,
+        *,
+        timeout: Timeout = DEFAULT_TIMEOUT,
+    ) -> None:
         """Say who you are, and prove it with ``private_key`` if the server asks for proof.
 
         Any `Signer` will do: a key, an agent, a smart card. One that blocks is called in a worker
         thread. Raises `AuthenticationError` if the server does not accept the user, or wants a
-        proof and there is no key; `RequestTimeout` if it says nothing for
-        ``limits.authentication_timeout``. After a refusal, a cancellation or a failing signer the
-        connection is of no more use, and is closed. A connection has one user: to authenticate it
-        again as the same does nothing, as another is an `AuthenticationError`.
+        proof and there is no key; `RequestTimeout` if it does not answer within ``timeout`` seconds
+        (by default ``limits.authentication_timeout``). After a rejection, a timeout, a cancellation
+        or a failing signer the connection is of no more use, and is closed. A connection has one
+        user: to authenticate it again as the same does nothing, as another is an
+        `AuthenticationError`.
 
         How the user was accepted, `authentication` tells. A key given to a server that asks for no
         proof is warned of in the log, once.
         """
         check_signer(private_key)
         again = self.authentication is not None
-        outcome = await self._request(c.Identify(username))
+        outcome = await self._request(c.Identify(username), timeout=timeout)
         if isinstance(outcome, e.ChallengeReceived):
             try:
                 if private_key is None:
                     raise key_wanted(username)
                 signature = await _sign(private_key, outcome.challenge)
-                await self._request(c.AnswerChallenge(signature))
+                await self._request(c.AnswerChallenge(signature), timeout=timeout)
             except BaseException:
                 # Nothing but the answer to this challenge may be sent now, and there is none.
                 self._connected().dispatcher.close(anyio.current_time())
@@ -266,12 +294,15 @@ class PieClient:
         elif private_key is not None and not again:
             _log.warning(KEY_NOT_USED)
 
-    async def internal_authenticate(self, token: str) -> None:
+    async def internal_authenticate(
+        self, token: str, *, timeout: Timeout = DEFAULT_TIMEOUT
+    ) -> None:
         """Authenticate with the server's internal token; a wrong one is answered late.
 
-        Servers 0.5 know none. Raises `AuthenticationError`. Cancelled, it closes the connection.
+        Servers 0.5 know none. Raises `AuthenticationError`; `RequestTimeout` after ``timeout``
+        seconds. Cancelled, it closes the connection.
         """
-        await self._request(c.AuthenticateWithToken(token))
+        await self._request(c.AuthenticateWithToken(token), timeout=timeout)
 
     # ------------------------------------------------------------------------------------- programs
 
@@ -282,6 +313,7 @@ class PieClient:
         *,
         manifest: str | None = None,
         progress: Progress | None = None,
+        timeout: Timeout = DEFAULT_TIMEOUT,
     ) -> str:
         """Upload a program; returns its hash, by which it is launched.
 
@@ -296,26 +328,36 @@ class PieClient:
         names nothing, the program is called after its hash, and any client finds it by that.
         Source text cannot be without.
 
-        Raises `UploadFailed`; `LocalProtocolError` for a manifest that names no program as servers
-        want it, and for content that needs one. Cancelled, it takes back what was sent, and the
-        next upload is right.
+        ``timeout`` bounds the time without progress, and then the wait for the answer: by default
+        60 s and 300 s, since servers may compile the program first.
+
+        Raises `UploadFailed`; `RequestTimeout`; `LocalProtocolError` for a manifest that names no
+        program as servers want it, and for content that needs one. Cancelled, it takes back what
+        was sent, and the next upload is right.
         """
         driver = self._connected()
         with await open_content(program) as content:
             command = c.UploadProgram(
                 size=content.size, hash=content.hash, data=content.data, manifest=manifest
             )
-            await driver.upload(command, content, progress)
+            await driver.upload(command, content, progress, timeout)
         return content.hash
 
-    async def program_exists(self, hash: str) -> bool:  # noqa: A002 - the guide's name
+    async def program_exists(
+        self,
+        hash: str,  # noqa: A002 - the guide's name
+        *,
+        timeout: Timeout = DEFAULT_TIMEOUT,
+    ) -> bool:
         """Whether the server has the program with this hash. Cancel-safe.
 
         Servers that know programs by name (0.3 and later) are asked for ``name@major.minor.patch``
         as well. There, a hash finds what was uploaded without a name, or by this client. Servers
         0.5 also say yes of a program that they could not compile.
         """
-        outcome = await self._connected().expect(c.ProgramExists(hash), e.ProgramExistsAnswered)
+        outcome = await self._connected().expect(
+            c.ProgramExists(hash), e.ProgramExistsAnswered, timeout=timeout
+        )
         return outcome.exists
 
     # ------------------------------------------------------------------------------------ instances
@@ -323,10 +365,11 @@ class PieClient:
     async def launch_instance(
         self,
         hash: str,  # noqa: A002 - the guide's name
-        args: Sequence[str] = (),
-        detached: bool = False,
+        args: Sequence[str] | None = (),
+        detached: bool | None = False,
         *,
         input: Mapping[str, object] | None = None,  # noqa: A002 - what it is called
+        timeout: Timeout = DEFAULT_TIMEOUT,
     ) -> Instance:
         """Launch the uploaded program with this hash.
 
@@ -346,17 +389,21 @@ class PieClient:
         terminated; one launched detached runs on.
         """
         command = c.LaunchInstance(
-            hash=hash, arguments=arguments_of(args), detached=detached, input=input_of(input)
+            hash=hash,
+            arguments=arguments_of(args),
+            detached=detached or False,
+            input=input_of(input),
         )
-        return await self._launch(command)
+        return await self._launch(command, timeout)
 
     async def launch_instance_from_registry(
         self,
         name: str,
-        args: Sequence[str] = (),
-        detached: bool = False,
+        args: Sequence[str] | None = (),
+        detached: bool | None = False,
         *,
         input: Mapping[str, object] | None = None,  # noqa: A002 - what it is called
+        timeout: Timeout = DEFAULT_TIMEOUT,
     ) -> Instance:
         """Launch a program that has a name: ``name``, ``name@version``, ….
 
@@ -364,19 +411,26 @@ class PieClient:
         As `launch_instance` in everything else.
         """
         command = c.LaunchFromRegistry(
-            name=name, arguments=arguments_of(args), detached=detached, input=input_of(input)
+            name=name,
+            arguments=arguments_of(args),
+            detached=detached or False,
+            input=input_of(input),
         )
-        return await self._launch(command)
+        return await self._launch(command, timeout)
 
-    async def _launch(self, command: c.LaunchInstance | c.LaunchFromRegistry) -> Instance:
-        outcome = await self._connected().expect(command, e.Launched)
+    async def _launch(
+        self, command: c.LaunchInstance | c.LaunchFromRegistry, timeout: Timeout
+    ) -> Instance:
+        outcome = await self._connected().expect(command, e.Launched, timeout=timeout)
         return Instance(self._connected(), outcome.instance_id, detached=outcome.detached)
 
     async def launch_server_instance(
         self,
         hash: str,  # noqa: A002 - as for the other launches
         port: int,
-        args: Sequence[str] = (),
+        args: Sequence[str] | None = (),
+        *,
+        timeout: Timeout = DEFAULT_TIMEOUT,
     ) -> None:
         """Launch the uploaded program with this hash as a server of its own on ``port``.
 
@@ -384,9 +438,11 @@ class PieClient:
         `LaunchFailed`; the embedded server declines. Cancelled, the program may run all the same.
         """
         command = c.LaunchServerInstance(hash=hash, port=port, arguments=arguments_of(args))
-        await self._request(command)
+        await self._request(command, timeout=timeout)
 
-    async def attach_instance(self, instance_id: str) -> Instance:
+    async def attach_instance(
+        self, instance_id: str, *, timeout: Timeout = DEFAULT_TIMEOUT
+    ) -> Instance:
         """Take over a detached instance: its buffered output, then what it does from here on.
 
         Servers 0.3 and later have no output buffered, and end the instance with the connection that
@@ -396,42 +452,48 @@ class PieClient:
         Raises `AttachFailed`. Cancelled, an instance that is attached all the same cannot be
         given back; its events are dropped.
         """
-        await self._connected().expect(c.AttachInstance(instance_id), e.Attached)
+        await self._connected().expect(c.AttachInstance(instance_id), e.Attached, timeout=timeout)
         return Instance(self._connected(), instance_id, detached=False)
 
-    async def list_instances(self) -> list[e.InstanceInfo]:
+    async def list_instances(self, *, timeout: Timeout = DEFAULT_TIMEOUT) -> list[e.InstanceInfo]:
         """The user's instances that run, or have finished and were not claimed. Cancel-safe.
 
         Servers 0.3 and later list none that has finished, and servers 0.5 list everybody's.
         """
-        outcome = await self._connected().expect(c.ListInstances(), e.InstancesListed)
+        outcome = await self._connected().expect(
+            c.ListInstances(), e.InstancesListed, timeout=timeout
+        )
         return list(outcome.instances)
 
-    async def terminate_instance(self, instance_id: str) -> None:
+    async def terminate_instance(
+        self, instance_id: str, *, timeout: Timeout = DEFAULT_TIMEOUT
+    ) -> None:
         """Terminate an instance, attached or not; unread output of it is dropped, its end is not.
 
         Servers 0.5 let anybody terminate any; servers 0.3 and later refuse one that is not there.
         Raises `TerminateFailed`. Cancelled, also before, the instance is terminated all the same.
         """
-        await self._request(c.TerminateInstance(instance_id))
+        await self._request(c.TerminateInstance(instance_id), timeout=timeout)
 
     # --------------------------------------------------------------------------------------- server
 
-    async def ping(self) -> None:
+    async def ping(self, *, timeout: Timeout = DEFAULT_TIMEOUT) -> None:
         """Check that the server answers. Cancel-safe.
 
         While so many events are unread that reading is paused, it fails with `RequestTimeout` after
         ``limits.request_grace``, and names the instance.
         """
-        await self._request(c.Ping())
+        await self._request(c.Ping(), timeout=timeout)
 
-    async def query(self, subject: str, record: str) -> str:
+    async def query(self, subject: str, record: str, *, timeout: Timeout = DEFAULT_TIMEOUT) -> str:
         """Ask the server about a subject; the text of its answer. Cancel-safe.
 
-        Raises `QueryFailed`. Some servers never answer a subject that they do not know: bound it
-        with a time limit of your own.
+        Raises `QueryFailed`. Some servers never answer a query of a subject that they do not know:
+        then it raises `RequestTimeout` after ``timeout`` seconds.
         """
-        outcome = await self._connected().expect(c.Query(subject, record), e.QueryAnswered)
+        outcome = await self._connected().expect(
+            c.Query(subject, record), e.QueryAnswered, timeout=timeout
+        )
         return outcome.result
 
     # -------------------------------------------------------------------------------------- private
@@ -439,10 +501,11 @@ class PieClient:
     def _connected(self) -> Driver:
         if self._driver is None:
             raise LocalProtocolError("the client is not connected: use it in an 'async with' block")
+        self._driver.home.check("this client")
         return self._driver
 
-    async def _request(self, command: c.Command) -> e.Outcome:
-        return await self._connected().request(command)
+    async def _request(self, command: c.Command, *, timeout: Timeout) -> e.Outcome:
+        return await self._connected().request(command, timeout=timeout)
 
 
 def _check_ssl_context(context: object, address: ServerAddress) -> None:

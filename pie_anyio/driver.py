@@ -17,6 +17,7 @@ import anyio.lowlevel
 import anyio.to_thread
 from anyio.abc import TaskStatus
 
+from pie_anyio.home import QUIET_TURNS, Home
 from pie_files import SourceChanged
 from pie_files.sources import Content
 from pie_proto import ClientConnection, ConnectionState, TransportAction
@@ -24,6 +25,8 @@ from pie_proto import events as e
 from pie_proto.commands import Buffer, Command, TerminateInstance, UploadCommand
 from pie_proto.dispatch import Dispatcher, Exchange
 from pie_proto.errors import UploadFailed
+from pie_proto.limits import DEFAULT_LIMITS, DEFAULT_TIMEOUT, DefaultTimeout, Limits, Timeout
+from pie_proto.requests import check_timeout
 
 __all__ = ["Driver", "ParkingLot", "Progress"]
 
@@ -38,6 +41,9 @@ _RECEIVE_BYTES = 262_144
 
 _LAST_READ_SECONDS = 1.0
 """How long to read on after writing has failed: the peer is gone, what it sent is here already."""
+
+_ARRIVED_BYTES = 64 * 1024 * 1024
+"""More than can have arrived and not been read: no system has larger receive buffers by default."""
 
 _BROKEN = (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError)
 
@@ -77,18 +83,26 @@ class Driver:
         stream: anyio.abc.ByteStream,
         connection: ClientConnection,
         on_notice: Callable[[str], None] | None = None,
+        *,
+        limits: Limits = DEFAULT_LIMITS,
+        timeout: Timeout = DEFAULT_TIMEOUT,
     ) -> None:
         self.connection = connection
+        self.home = Home()
         self.dispatcher = Dispatcher(connection, ParkingLot, tell=self._tell, changed=self._changed)
         self.finished = anyio.Event()
         """Set when the tasks are over and the stream is closed."""
         self._on_notice = on_notice
+        self._limits = limits
+        self._timeout = timeout
         self._interrupt: KeyboardInterrupt | SystemExit | None = None
         self._stream = stream
         self._scope = anyio.CancelScope()
         self._reading = anyio.CancelScope()
         self._alarm = anyio.CancelScope()
         self._write_failed = False
+        self._read_until: float | None = None
+        self._received_bytes = 0
 
     # ------------------------------------------------------------------------------ the three tasks
 
@@ -135,7 +149,7 @@ class Driver:
     async def _receive_until_end(self) -> None:
         connection, dispatcher = self.connection, self.dispatcher
         while connection.state is not ConnectionState.CLOSED:
-            while connection.reading_paused and not self._write_failed:
+            while not (connection.wants_data or self._write_failed):
                 await dispatcher.to_read.wait()
             try:
                 data = await self._stream.receive(_RECEIVE_BYTES)
@@ -147,6 +161,7 @@ class Driver:
             if not data:
                 dispatcher.receive_eof(anyio.current_time())
                 return
+            self._received_bytes += len(data)
             connection.receive_data(data, anyio.current_time())
             dispatcher.pump()
 
@@ -173,22 +188,34 @@ class Driver:
             with anyio.CancelScope() as self._alarm:
                 self._arm()
                 await anyio.sleep_forever()
-            self.connection.handle_timeout(anyio.current_time())
+            await self._read_what_has_arrived()
+            now = anyio.current_time()
+            self.connection.handle_timeout(now)
+            if self._read_until is not None and self._read_until <= now:
+                self._reading.cancel()
             self.dispatcher.pump()
+
+    async def _read_what_has_arrived(self) -> None:
+        # If the whole program stood still, a deadline may have passed although the answer is here.
+        quiet, most = 0, self._received_bytes + _ARRIVED_BYTES
+        while quiet < QUIET_TURNS and self._received_bytes < most:
+            before = self._received_bytes
+            await anyio.lowlevel.checkpoint()
+            quiet = quiet + 1 if self._received_bytes == before else 0
 
     def _arm(self) -> None:
         # Later deadlines are not worth a change: the clock looks again when it rings.
-        deadline = self.connection.next_deadline()
-        if deadline is not None and deadline < self._alarm.deadline:
-            self._alarm.deadline = deadline
+        for deadline in (self.connection.next_deadline(), self._read_until):
+            if deadline is not None and deadline < self._alarm.deadline:
+                self._alarm.deadline = deadline
 
     def _fail_writing(self, exc: BaseException) -> None:
         # What the server sent before it went is still to be read; the end of that is the end.
         self.dispatcher.note_cause(exc)
         self._write_failed = True
+        self._read_until = anyio.current_time() + _LAST_READ_SECONDS
         self.dispatcher.to_read.wake()
         self._changed()
-        self._reading.deadline = anyio.current_time() + _LAST_READ_SECONDS
 
     def _changed(self) -> None:
         # The writer ends the tasks when all is sent; without it, or at once, it is done here.
@@ -221,24 +248,45 @@ class Driver:
         if self.dispatcher.closed is not None:
             raise self.dispatcher.end_error()
 
-    async def room(self) -> None:
-        """Wait until commands are taken again, or the connection is over. Cancel-safe."""
-        while not self.dispatcher.has_room:
-            await self.dispatcher.room.wait()
+    async def room(self, command: Command, timeout: Timeout = DEFAULT_TIMEOUT) -> Timeout:
+        """Wait until commands are taken again, or the connection is over. Cancel-safe.
+
+        Raises `RequestTimeout` if that takes longer than ``timeout``; what is left of it otherwise.
+        """
+        timeout = self._timeout if isinstance(timeout, DefaultTimeout) else timeout
+        if self.dispatcher.has_room:
+            return timeout
+        timeout = check_timeout(timeout)
+        seconds = self._limits.request_timeout if isinstance(timeout, DefaultTimeout) else timeout
+        started = anyio.current_time()
+        with anyio.move_on_after(seconds):
+            while not self.dispatcher.has_room:
+                await self.dispatcher.room.wait()
+        if seconds is not None and not self.dispatcher.has_room:
+            raise self.dispatcher.no_room(command, seconds)
+        if timeout is None or isinstance(timeout, DefaultTimeout):
+            return timeout
+        return max(timeout - (anyio.current_time() - started), 0.001)
 
     def submit(self, command: Command) -> None:
         """Give a command that nothing answers to the core; raises what it raises."""
         self.dispatcher.submit(command, anyio.current_time())
 
-    async def expect(self, command: Command, kind: type[_Outcome]) -> _Outcome:
+    async def expect(
+        self, command: Command, kind: type[_Outcome], timeout: Timeout = DEFAULT_TIMEOUT
+    ) -> _Outcome:
         """As `request`, for a command that only one kind of outcome can settle."""
-        outcome = await self.request(command)
+        outcome = await self.request(command, timeout=timeout)
         if not isinstance(outcome, kind):
             raise AssertionError(f"{type(command).__name__} was settled by {outcome!r}")
         return outcome
 
     async def upload(
-        self, command: UploadCommand, content: Content, progress: Progress | None
+        self,
+        command: UploadCommand,
+        content: Content,
+        progress: Progress | None,
+        timeout: Timeout = DEFAULT_TIMEOUT,
     ) -> None:
         """As `request`, for an upload; raises `UploadFailed` if its file turns out changed."""
 
@@ -246,7 +294,7 @@ class Driver:
             return await anyio.to_thread.run_sync(content.read, offset, length)
 
         try:
-            await self.request(command, read=read, progress=progress)
+            await self.request(command, read=read, progress=progress, timeout=timeout)
         except SourceChanged as exc:
             raise UploadFailed(f"upload given up: {exc}", command=command, reason=str(exc)) from exc
 
@@ -256,20 +304,26 @@ class Driver:
         *,
         read: Read | None = None,
         progress: Progress | None = None,
+        timeout: Timeout = DEFAULT_TIMEOUT,
     ) -> e.Outcome:
         """Send a command and wait for what settles it.
 
         ``read(offset, length)`` gives the pieces of an upload, ``progress(sent, size)`` is told how
-        far it has come. Raises what the outcome means if it is no success, and whatever ``read`` or
-        ``progress`` raise. Cancelled, or after such an exception, the command is cancelled too;
-        cancelled before, it is not sent, but for a terminate.
+        far it has come. ``timeout`` as in `ClientConnection.send`; by default that of the client.
+        Raises what the outcome means if it is no success, and whatever ``read`` or ``progress``
+        raise. Cancelled, or after such an exception, the command is cancelled too; cancelled
+        before, it is not sent, but for a terminate.
         """
-        # What makes room is not to wait for room.
+        # A terminate makes room, so it does not wait for room.
         if not isinstance(command, TerminateInstance):
             await anyio.lowlevel.checkpoint_if_cancelled()
-            await self.room()
+            timeout = await self.room(command, timeout)
+        elif isinstance(timeout, DefaultTimeout):
+            timeout = self._timeout
         dispatcher = self.dispatcher
-        exchange = dispatcher.begin(command, anyio.current_time(), watched=progress is not None)
+        exchange = dispatcher.begin(
+            command, anyio.current_time(), watched=progress is not None, timeout=timeout
+        )
         try:
             await self._settle(exchange, read, progress)
         except BaseException:

@@ -16,6 +16,7 @@ from pie_proto import commands as c
 from pie_proto.events import Event
 from pie_proto.instance_view import EVENTS_PER_CHECKPOINT, InstanceView, Refusal
 from pie_proto.json_text import JSONValue
+from pie_proto.limits import DEFAULT_TIMEOUT, Timeout
 
 __all__ = ["Instance"]
 
@@ -127,6 +128,7 @@ class Instance:
         return self._view.result()
 
     def _check_reading(self) -> None:
+        self._driver.home.check(repr(self))
         if (refusal := self._view.refusal()) is not None:
             raise self._view.error(refusal)
 
@@ -152,6 +154,7 @@ class Instance:
         Raises `NotADirectoryError` if there is no such folder. Nothing changes for a blob of which
         this client has pieces already, but that it is written to its file when it is whole.
         """
+        self._driver.home.check(repr(self))
         self._blobs = BlobFolder(folder)
         self._view.save_blobs()
 
@@ -162,20 +165,29 @@ class Instance:
 
     # ------------------------------------------------------------------------------------- telling
 
-    async def send(self, message: str) -> None:
+    async def send(self, message: str, *, timeout: Timeout = DEFAULT_TIMEOUT) -> None:
         """Send a text to the instance; returns when it is accepted for sending.
 
-        Nothing tells whether the program receives it. Waits while too much is unsent. Raises
-        `InstanceEnded` if the instance is over. Cancelled, nothing was sent.
+        Nothing tells whether the program receives it. If the program has ended and its end is
+        unread, the message is dropped: `recv` will tell. Waits while too much is unsent; raises
+        `RequestTimeout` if that takes longer than ``timeout`` seconds. Raises `InstanceEnded` after
+        the end was read, and after `terminate`. Cancelled, nothing was sent.
         """
-        self._view.check_told()
+        self._driver.home.check(repr(self))
+        self._view.check_message()
         await anyio.lowlevel.checkpoint()
-        await self._driver.room()
-        self._view.check_told()
-        self._driver.submit(c.SendMessage(self._view.id, message))
+        command = c.SendMessage(self._view.id, message)
+        await self._driver.room(command, timeout)
+        self._view.check_message()
+        self._driver.submit(command)
 
     async def upload_blob(
-        self, blob: UploadContent, /, *, progress: Progress | None = None
+        self,
+        blob: UploadContent,
+        /,
+        *,
+        progress: Progress | None = None,
+        timeout: Timeout = DEFAULT_TIMEOUT,
     ) -> None:
         """Upload binary data to the instance; returns when the server has handed it over.
 
@@ -183,25 +195,29 @@ class Instance:
         last chunk is on its way, unconfirmed: nothing tells whether the program gets it, nor that
         it does not. Have the program say that it waits, and that it got it.
 
-        ``blob`` and ``progress`` as in `PieClient.upload_program`. Raises `UploadFailed`, and
-        `InstanceEnded` if the instance is over. Cancelled, it takes back what was sent.
+        ``blob``, ``progress`` and ``timeout`` as in `PieClient.upload_program`. Raises
+        `UploadFailed`; `RequestTimeout`; `InstanceEnded` if the instance is over. Cancelled, it
+        takes back what was sent.
         """
-        self._view.check_told()
+        self._driver.home.check(repr(self))
+        self._view.check_blob()
         with await open_content(blob) as content:
-            self._view.check_told()
+            self._view.check_blob()
             command = c.UploadBlob(
                 instance_id=self._view.id, size=content.size, hash=content.hash, data=content.data
             )
-            await self._driver.upload(command, content, progress)
+            await self._driver.upload(command, content, progress, timeout)
 
     # -------------------------------------------------------------------------------------- ending
 
-    async def terminate(self) -> None:
+    async def terminate(self, *, timeout: Timeout = DEFAULT_TIMEOUT) -> None:
         """Terminate the instance: its unread output is dropped, its terminal event is not.
 
-        Raises `TerminateFailed`. Cancelled, also before, the instance is terminated all the same.
+        Raises `TerminateFailed`; `RequestTimeout`. Cancelled, also before, the instance is
+        terminated all the same.
         """
-        await self._driver.request(c.TerminateInstance(self._view.id))
+        self._driver.home.check(repr(self))
+        await self._driver.request(c.TerminateInstance(self._view.id), timeout=timeout)
 
     def discard(self) -> None:
         """Drop what is unread and all that the instance still says. It runs on.
@@ -209,6 +225,7 @@ class Instance:
         To the server it stays attached to this connection, so nobody can attach it before the
         connection or the instance has ended. A `recv` that is waiting raises `LocalProtocolError`.
         """
+        self._driver.home.check(repr(self))
         self._view.discard()
         self._close_blobs()
 

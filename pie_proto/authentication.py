@@ -30,16 +30,13 @@ _OUTCOMES: Final[dict[type[e.Outcome], AuthenticationInput]] = {
 
 
 class ClientAuthentication:
-    """The client's side of one authentication; ``timeout`` is for a verdict, in seconds."""
+    """The client's side of one authentication."""
 
-    def __init__(self, timeout: float) -> None:
-        self._timeout = timeout
+    def __init__(self) -> None:
         self._identity: Identity | None = None
         self.state = AuthenticationState.UNAUTHENTICATED
         self.method: e.Authentication | None = None
         """How the server came to accept the user; ``None`` before it has."""
-        self.due: float | None = None
-        """When a verdict that is awaited is given up."""
 
     def check(self, command: c.Command) -> None:
         """Raise `LocalProtocolError` unless ``command`` may be sent now."""
@@ -50,7 +47,7 @@ class ClientAuthentication:
                 + ("" if happened is not AuthenticationInput.COMMAND else ": authenticate first")
             )
 
-    def said(self, command: c.Command, now: float) -> None:
+    def said(self, command: c.Command) -> None:
         """Note that a command was sent, which `check` has let pass."""
         if not isinstance(command, AUTHENTICATING):
             return
@@ -60,7 +57,6 @@ class ClientAuthentication:
         if not isinstance(command, c.AnswerChallenge):
             self._identity = command
         self._follow(_INPUTS[type(command)], command)
-        self.due = now + self._timeout
 
     def judged(self, request_id: int, command: c.Command, outcome: e.Outcome) -> e.Outcome:
         """Follow the verdict on a command that is one of `AUTHENTICATING`; what it comes to here.
@@ -72,7 +68,6 @@ class ClientAuthentication:
             # Nothing was proved here: who the user is, the opening request has said.
             outcome = e.Authenticated(request_id, e.Authentication.ASSERTED)
         self._follow(_OUTCOMES.get(type(outcome), AuthenticationInput.REFUSED), outcome)
-        self.due = None
         if isinstance(outcome, e.Authenticated) and self.method is None:
             self.method = outcome.method
         if outcome == was_told and not self._is_same(command):

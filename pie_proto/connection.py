@@ -6,7 +6,7 @@ Feed it, drain it, ask it::
     drain   next_event  read_instance  data_to_send  chunks_wanted
     ask     send  cancel  discard  stream_blobs  close  provide_chunk
     time    next_deadline  handle_timeout
-    look    state  reading_paused  writing_paused  transport_action  …
+    look    state  reading_paused  wants_data  writing_paused  transport_action  …
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ from typing import Literal, assert_never
 from pie_proto import events as e
 from pie_proto.commands import Buffer, Command
 from pie_proto.dialects import Capabilities, Dialect
-from pie_proto.dialects.instance import INSTANCE
 from pie_proto.errors import LocalProtocolError
 from pie_proto.lanes import Parts
-from pie_proto.limits import DEFAULT_LIMITS, Limits
+from pie_proto.limits import DEFAULT_LIMITS, DEFAULT_TIMEOUT, Limits, Timeout
 from pie_proto.link import Link, TransportAction, check_close
 from pie_proto.session import ClientSession, Statistics
 from pie_proto.states import AuthenticationState, ConnectionState, InstanceState
@@ -53,13 +52,17 @@ class ClientConnection:
         *,
         now: float,
         headers: Sequence[tuple[str, str]] = (),
-        dialect: Dialect | Sequence[Dialect] = INSTANCE,
-        limits: Limits = DEFAULT_LIMITS,
+        dialect: Dialect | Sequence[Dialect] | None = None,
+        limits: Limits | None = None,
         entropy: Callable[[int], bytes] = os.urandom,
         blob_type: type[e.Blob] = e.Blob,
     ) -> None:
-        self._limits = limits
-        self._session = ClientSession(dialect=dialect, limits=limits, blob_type=blob_type)
+        self._limits = limits = DEFAULT_LIMITS if limits is None else limits
+        self.peer = f"the server at {host}"
+        """How errors name the server."""
+        self._session = ClientSession(
+            dialect=dialect, limits=limits, blob_type=blob_type, server=self.peer
+        )
         self._link = Link(Role.CLIENT, limits=limits, now=now, entropy=entropy)
         self._link.websocket.open(host, target, headers)
         self._now = now
@@ -82,9 +85,10 @@ class ClientConnection:
     def next_event(self) -> e.ClientEvent | Literal[e.NeedData.NEED_DATA]:
         """What happened next, or `NEED_DATA`: nothing more can be told now.
 
-        Decodes no more messages than make one event, and none while ``reading_paused``. The last
-        event is `ConnectionClosed`; after it, this raises what that event means
-        (`ConnectionLost`, `ConnectFailed` or `RemoteProtocolError`).
+        Decodes no more messages than make one event, and none while ``reading_paused``; the end of
+        the connection is found all the same, if it has arrived. The last event is
+        `ConnectionClosed`; after it, this raises what that event means (`ConnectionLost`,
+        `ConnectFailed` or `RemoteProtocolError`).
         """
         while True:
             event = self._session.next_event()
@@ -94,8 +98,8 @@ class ClientConnection:
                         self._link.fail(event.violation, event.code or 1002)
                     self._link.websocket.release()
                 return event
-            if self._session.reading_paused:
-                return e.NEED_DATA
+            # While reading is paused, messages are still cut from the bytes, but not decoded: a
+            # Close frame after them must reach every pending request.
             received = self._link.next_event()
             match received:
                 case None:
@@ -137,7 +141,12 @@ class ClientConnection:
         """
         self._now = now
         room = self._limits.write_bytes if max_bytes is None else max_bytes
-        return self._link.data_to_send(room, now, self._pull)
+        websocket = self._link.websocket
+        was_begun = websocket.frame_begun
+        data = self._link.data_to_send(room, now, self._pull)
+        if was_begun or websocket.frame_begun:
+            self._session.note_progress(now)
+        return data
 
     def _pull(self) -> Parts | None:
         return self._session.message_to_send(self._now)
@@ -152,17 +161,19 @@ class ClientConnection:
 
     # ------------------------------------------------------------------------------------------ ask
 
-    def send(self, command: Command, now: float) -> int | None:
+    def send(
+        self, command: Command, now: float, *, timeout: Timeout = DEFAULT_TIMEOUT
+    ) -> int | None:
         """Accept a command; the id of its request, or ``None`` where nothing answers it.
 
-        Raises `LocalProtocolError` if this state does not allow it (nothing was sent), and after
-        the end what the end means. Nothing else.
+        ``timeout`` as in `ClientSession.send`. Raises `LocalProtocolError` if this state does not
+        allow the command (nothing was sent), and after the end what the end means. Nothing else.
         """
         self._now = now
         if self.state is ConnectionState.CONNECTING:
             raise LocalProtocolError("the connection is not open yet: wait for Connected")
         paused = self._session.reading_paused
-        request_id = self._session.send(command, now)
+        request_id = self._session.send(command, now, timeout=timeout)
         self._note_resumed(paused=paused)
         return request_id
 
@@ -221,7 +232,11 @@ class ClientConnection:
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     def handle_timeout(self, now: float) -> None:
-        """Do what is due by now; harmless when nothing is. Then call `next_event`."""
+        """Do what is due by now; harmless when nothing is. Then call `next_event`.
+
+        Call it after everything that has arrived was received: after a standstill, an answer that
+        is in time may lie in the operating system's buffer.
+        """
         self._now = now
         self._link.handle_timeout(now, reading_paused=self.reading_paused)
         self._session.handle_timeout(now)
@@ -255,8 +270,20 @@ class ClientConnection:
 
     @property
     def reading_paused(self) -> bool:
-        """Whether too much is unread: receive nothing more until it is false."""
+        """Whether too much is unread: no message is decoded until it is false."""
         return self._session.reading_paused
+
+    @property
+    def wants_data(self) -> bool:
+        """Whether bytes are welcome: receive nothing more while it is false.
+
+        While ``reading_paused``, up to ``limits.read_ahead_bytes`` are received and kept as they
+        are, so that the end of the connection is noticed, and pings are answered.
+        """
+        if not self._session.reading_paused:
+            return True
+        kept = self._session.undecoded_bytes + self._link.websocket.buffered_bytes
+        return kept < self._limits.read_ahead_bytes
 
     @property
     def writing_paused(self) -> bool:

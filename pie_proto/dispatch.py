@@ -15,6 +15,7 @@ from pie_proto import events as e
 from pie_proto.commands import Buffer, Command, UploadCommand
 from pie_proto.connection import ClientConnection
 from pie_proto.errors import ConnectFailed, ConnectionLost, PieError, describe_cause, error_for
+from pie_proto.limits import DEFAULT_TIMEOUT, Timeout
 from pie_proto.states import ConnectionState
 from pie_proto.transfers import ChunkWanted
 
@@ -80,7 +81,7 @@ class Dispatcher(Generic[W]):
         self.room = wakeup()
         """Woken when commands are taken again, and at the end; see `has_room`."""
         self.to_read = wakeup()
-        """Where the reader waits while ``reading_paused``."""
+        """Where the reader waits while the connection wants no data."""
         self.to_write = wakeup()
         """Where the writer waits while there is nothing to send."""
         self.is_open = connection.state is ConnectionState.OPEN
@@ -205,20 +206,41 @@ class Dispatcher(Generic[W]):
         """Whether commands are taken, or refused for good: there is nothing to wait for."""
         return self.closed is not None or not self.connection.writing_paused
 
-    def submit(self, command: Command, now: float) -> int | None:
+    def no_room(
+        self, command: Command, seconds: float
+    ) -> PieError | ConnectFailed | ConnectionLost:
+        """The exception for a command that waited ``seconds`` and was not taken."""
+        connection = self.connection
+        reason = (
+            f"{connection.peer} took nothing for {seconds:g} s, and "
+            f"{connection.statistics().unsent_bytes} bytes wait to be sent before it"
+        )
+        return error_for(e.TimedOut(0, command, reason))
+
+    def submit(
+        self, command: Command, now: float, *, timeout: Timeout = DEFAULT_TIMEOUT
+    ) -> int | None:
         """Give a command to the connection; raises what it raises."""
         if self.closed is not None:
             raise self.end_error()
-        request_id = self.connection.send(command, now)
+        request_id = self.connection.send(command, now, timeout=timeout)
         self.touched()
         return request_id
 
-    def begin(self, command: Command, now: float, *, watched: bool = False) -> Exchange[W]:
+    def begin(
+        self,
+        command: Command,
+        now: float,
+        *,
+        watched: bool = False,
+        timeout: Timeout = DEFAULT_TIMEOUT,
+    ) -> Exchange[W]:
         """Give a command that is answered; ``watched`` if how far it has come is to be told.
 
-        Whoever begins an exchange ends it with `end`; raises as `submit`.
+        ``timeout`` as in `ClientConnection.send`. Whoever begins an exchange ends it with `end`;
+        raises as `submit`.
         """
-        request_id = self.submit(command, now)
+        request_id = self.submit(command, now, timeout=timeout)
         if request_id is None:
             raise AssertionError(f"{type(command).__name__} is not answered")
         exchange = self._exchanges[request_id] = Exchange(command, request_id, self._wakeup())

@@ -45,6 +45,7 @@ __all__ = [
     "TerminateFailed",
     "UploadFailed",
     "describe_cause",
+    "elsewhere",
     "error_for",
     "key_wanted",
 ]
@@ -129,7 +130,7 @@ class InstanceFailed(PieError):
 
 
 class RequestTimeout(PieError, TimeoutError):
-    """No answer to ``command`` within the bound."""
+    """The server did not answer ``command`` in time; a late answer is dropped."""
 
     def __init__(self, message: str, *, command: c.Command) -> None:
         super().__init__(message)
@@ -211,6 +212,14 @@ def error_for(
             return RequestTimeout(f"{_tried(event.command)}: {event.reason}", command=event.command)
         case _:
             assert_never(event)
+
+
+def elsewhere(what: str) -> LocalProtocolError:
+    """The exception for the use of a client from another thread or event loop than its own."""
+    return LocalProtocolError(
+        f"{what} is used in another thread or event loop than the one it was opened in: a client "
+        "and its instances belong to one event loop"
+    )
 
 
 def key_wanted(username: str) -> AuthenticationError:

@@ -35,7 +35,11 @@ A checkpoint costs some 3 µs, an event less than 1: one in so many keeps other 
 being what a busy stream spends its time on.
 """
 
-_OVER = frozenset({InstanceState.TERMINATING, InstanceState.ENDED, InstanceState.UNATTACHED})
+# Where the user knows that it is over. If it has ended and the end is unread, a message is dropped.
+_KNOWN_TO_BE_OVER = frozenset(
+    {InstanceState.TERMINATING, InstanceState.TERMINATED, InstanceState.UNATTACHED}
+)
+_OVER = _KNOWN_TO_BE_OVER | {InstanceState.ENDED}
 
 
 def input_of(given: Mapping[str, object] | None) -> str | None:
@@ -50,11 +54,13 @@ def input_of(given: Mapping[str, object] | None) -> str | None:
         raise LocalProtocolError(f"the input cannot be written as JSON: {exc}") from exc
 
 
-def arguments_of(args: Sequence[str]) -> tuple[str, ...]:
-    """What a launch is given as arguments, as its command takes them.
+def arguments_of(args: Sequence[str] | None) -> tuple[str, ...]:
+    """What a launch is given as arguments, as its command takes them; ``None`` means none.
 
     Raises `LocalProtocolError` for what is no sequence, and for a text: its letters are not meant.
     """
+    if args is None:
+        return ()
     if isinstance(args, str) or not isinstance(args, Sequence):
         raise LocalProtocolError(f"args must be a list of strings, not {args!r}")
     return tuple(args)
@@ -158,15 +164,22 @@ class InstanceView(Generic[W]):
         server = self._dispatcher.connection.server
         return json_or_text(data) if server is not None and server.returns_json else data
 
-    def check_told(self) -> None:
-        """Raise, if nothing can be told to it: for a detached instance, or one that is over."""
+    def check_message(self) -> None:
+        """Raise if no message can be sent: it is detached, or its user knows that it ended."""
+        self._check_sending(_KNOWN_TO_BE_OVER)
+
+    def check_blob(self) -> None:
+        """Raise if no blob can be uploaded to it: it is detached, or it has ended."""
+        self._check_sending(_OVER)
+
+    def _check_sending(self, over: frozenset[InstanceState]) -> None:
         if self.detached:
             raise LocalProtocolError(
                 f"instance {self.id} was launched detached: attach_instance() gives an instance "
-                "that can be spoken to"
+                "that messages and blobs can be sent to"
             )
         state = self._dispatcher.connection.instance_state(self.id)
-        if state in _OVER and self._dispatcher.closed is None and not self.discarded:
+        if state in over and self._dispatcher.closed is None and not self.discarded:
             raise self._ended()
 
     def save_blobs(self) -> None:

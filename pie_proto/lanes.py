@@ -72,6 +72,8 @@ class Outbox:
         """Small messages not yet handed out; content of uploads does not count."""
         self.unsent_requests: set[int] = set()
         """The requests whose small messages are not yet handed out."""
+        self.last_request = 0
+        """The request that the message handed out last belongs to, 0 for none."""
         self.sent: deque[Upload] = deque()
         """Uploads whose last chunk was handed out, for whoever wants to know; it empties it."""
 
@@ -117,6 +119,7 @@ class Outbox:
             payload, request_id = self._urgent.popleft()
             self.unsent_bytes -= len(payload)
             self.unsent_requests.discard(request_id)
+            self.last_request = request_id
             return (payload,)
         for _ in range(len(self._active)):
             upload = self._active.popleft()
@@ -127,8 +130,10 @@ class Outbox:
                 clearing = self._clear_slot(upload)
                 if clearing is not None:
                     self._active.appendleft(upload)
+                    self.last_request = 0
                     return (clearing,)
             index, data = upload.take()
+            self.last_request = upload.request_id
             if upload.state is TransferState.SENT:
                 self._handed_out(upload)
             else:

@@ -2,12 +2,45 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import enum
+import math
+from dataclasses import dataclass, fields
+from typing import Final, TypeAlias
 
-__all__ = ["DEFAULT_LIMITS", "Limits"]
+__all__ = ["DEFAULT_LIMITS", "DEFAULT_TIMEOUT", "DefaultTimeout", "Limits", "Timeout", "timeout_of"]
 
 KIB = 1024
 MIB = 1024 * KIB
+
+
+class DefaultTimeout(enum.Enum):
+    """The type of `DEFAULT_TIMEOUT`."""
+
+    DEFAULT_TIMEOUT = "the bound that `Limits` has for this kind of request"
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+DEFAULT_TIMEOUT: Final = DefaultTimeout.DEFAULT_TIMEOUT
+"""The ``timeout`` of a request for which the caller has given none."""
+
+Timeout: TypeAlias = float | DefaultTimeout | None
+"""How long to wait for an answer: seconds, ``None`` for no bound, or `DEFAULT_TIMEOUT`."""
+
+
+def timeout_of(given: Timeout) -> Timeout:
+    """Check a ``timeout`` argument; infinity means ``None``.
+
+    Raises `ValueError` for a number that is not above 0, and `TypeError` for any other type.
+    """
+    if given is None or isinstance(given, DefaultTimeout):
+        return given
+    if not _is_number(given):
+        raise TypeError(f"timeout must be a number of seconds or None, not {type(given).__name__}")
+    if not given > 0:
+        raise ValueError(f"timeout must be above 0 seconds, or None for no bound, not {given!r}")
+    return None if given == math.inf else given
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,10 +71,16 @@ class Limits:
     """One message from the peer. Real servers send values of 5 MiB and more in one message and
     themselves take 64 MiB."""
 
-    blob_bytes: int = 1024 * MIB
-    """One blob from an instance, put together from its chunks."""
+    read_ahead_bytes: int = 8 * MIB
+    """Bytes received and not decoded, at which receiving stops too. While reading is paused, bytes
+    are still received up to this bound, so that the end of the connection is noticed. The default
+    is more than the receive buffer of a socket commonly grows to (6 MiB on Linux)."""
 
-    assembling_bytes: int = 1025 * MIB
+    blob_bytes: int = 256 * MIB
+    """One blob from an instance, put together from its chunks. Servers take as much in one upload.
+    """
+
+    assembling_bytes: int = 257 * MIB
     """All blobs being put together at one time, each with a fixed cost beside its content: one of
     the largest, and many small ones."""
 
@@ -62,8 +101,18 @@ class Limits:
     handshake_body_bytes: int = 1024
     """How much of an HTTP answer that is no WebSocket is kept to explain it."""
 
+    request_timeout: float | None = 60.0
+    """How long the server may take to answer a request that servers answer at once, and how long an
+    upload may go without progress. ``None``: for ever. Long enough for a busy server and a slow
+    line: a request that a server drops never gets an answer."""
+
+    launch_timeout: float | None = 300.0
+    """How long the server may take to answer a launch or the last chunk of an upload: it may
+    compile the program first, or fetch it from a registry. Also the bound of requests sent while
+    one of these is unanswered, since some servers answer in order. ``None``: for ever."""
+
     request_grace: float = 10.0
-    """How long a request may wait behind unread events of an instance before it fails."""
+    """How long unread events of an instance may block a request before it fails."""
 
     handshake_timeout: float = 30.0
     """How long opening a connection may take, from the first packet to the answered handshake,
@@ -84,16 +133,22 @@ class Limits:
     """Silence after that ping has left at which the connection is given up."""
 
     def __post_init__(self) -> None:
-        """Refuse bounds that contradict each other, where they are written down."""
-        for name in self.__dataclass_fields__:
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} must be above 0, not {value!r}")
+        """Reject values that are not positive numbers, and bounds that contradict each other."""
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if value is None and "None" in str(item.type):
+                continue
+            if not _is_number(value) or not value > 0:
+                raise ValueError(f"{item.name} must be a number above 0, not {value!r}")
         if self.unread_low_bytes > self.unread_bytes:
             raise ValueError(
                 f"unread_low_bytes ({self.unread_low_bytes}) must not be above "
                 f"unread_bytes ({self.unread_bytes})"
             )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 DEFAULT_LIMITS = Limits()

@@ -14,6 +14,7 @@ from pie_proto.transfers import Assembly
 __all__ = ["Mailboxes"]
 
 _UNATTACHED = InstanceState.UNATTACHED
+_OVER = frozenset({InstanceState.ENDED, InstanceState.TERMINATED})
 
 # PATH_MAX of Linux: what is longer could be the name of nothing.
 _NAME_LENGTH = 4096
@@ -71,7 +72,7 @@ class Mailboxes:
                 return
             box = self._boxes[instance_id] = _Mailbox()
         box.state = state
-        if state is InstanceState.ENDED:
+        if state in _OVER:
             self._drop_blobs(box)
             if what is InstanceInput.TERMINATE:
                 self._keep_only_the_end(box)
@@ -127,7 +128,7 @@ class Mailboxes:
         return self._append(box, message)
 
     def _end(self, box: _Mailbox, event: InstanceEvent) -> bool:
-        if box.state is InstanceState.ENDED:
+        if box.state in _OVER:
             self.dropped_events += 1
             return False
         wanted = box.state is not InstanceState.DISCARDED
@@ -136,9 +137,7 @@ class Mailboxes:
 
     def _append(self, box: _Mailbox, event: InstanceEvent) -> bool:
         ends = event.event.is_terminal
-        if box.state is not InstanceState.ATTACHED and not (
-            ends and box.state is InstanceState.ENDED
-        ):
+        if box.state is not InstanceState.ATTACHED and not (ends and box.state in _OVER):
             self.dropped_events += 1
             return False
         size = _size(event, self._limits.event_cost_bytes)
@@ -251,7 +250,7 @@ class Mailboxes:
             return None
         event = box.events.popleft()
         self._less(box, _size(event, self._limits.event_cost_bytes))
-        if not box.events and box.state is InstanceState.ENDED:
+        if not box.events and box.state in _OVER:
             self.happened(instance_id, InstanceInput.DRAINED)
         return event
 

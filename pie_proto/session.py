@@ -24,7 +24,13 @@ from pie_proto.dialects import Capabilities, Dialect
 from pie_proto.dialects.instance import INSTANCE
 from pie_proto.errors import LocalProtocolError, RemoteProtocolError, error_for
 from pie_proto.lanes import Outbox, Parts, lane_of
-from pie_proto.limits import DEFAULT_LIMITS, Limits
+from pie_proto.limits import (
+    DEFAULT_LIMITS,
+    DEFAULT_TIMEOUT,
+    DefaultTimeout,
+    Limits,
+    Timeout,
+)
 from pie_proto.mailbox import Mailboxes
 from pie_proto.messages import (
     Answer,
@@ -35,7 +41,7 @@ from pie_proto.messages import (
     Unattributed,
     Unknown,
 )
-from pie_proto.requests import CHUNKS_TO_COME, Pending, Requests
+from pie_proto.requests import CHUNKS_TO_COME, SLOW, Pending, Requests, check_timeout
 from pie_proto.states import (
     AuthenticationState,
     InstanceInput,
@@ -71,24 +77,28 @@ class ClientSession:
 
     ``dialect`` is that of the server's family, or several: then the first word on who the client is
     finds out which. Every call is immediate. ``now`` is any clock that does not go back, in
-    seconds; deadlines are told on the same one. Blobs come as a ``blob_type``. Not thread-safe: one
-    thread at a time.
+    seconds; deadlines are told on the same one. Blobs come as a ``blob_type``. ``server`` is how
+    errors name the server. Not thread-safe: one thread at a time.
     """
 
     def __init__(
         self,
         *,
-        dialect: Dialect | Sequence[Dialect] = INSTANCE,
-        limits: Limits = DEFAULT_LIMITS,
+        dialect: Dialect | Sequence[Dialect] | None = None,
+        limits: Limits | None = None,
         blob_type: type[e.Blob] = e.Blob,
+        server: str = "the server",
     ) -> None:
+        dialect = INSTANCE if dialect is None else dialect
         families = tuple(dialect) if isinstance(dialect, Sequence) else (dialect,)
         self._detection = Detection(families) if len(families) > 1 else None
         self._dialect = families[0]
-        self._limits = limits
-        self._authentication = ClientAuthentication(limits.authentication_timeout)
+        self._limits = limits = DEFAULT_LIMITS if limits is None else limits
+        self._server = server
+        self._authentication = ClientAuthentication()
         self._requests = Requests()
         self._inbox: deque[bytes | str] = deque()
+        self._undecoded_bytes = 0
         self._events: deque[e.ClientEvent] = deque()
         self._mailboxes = Mailboxes(limits, blob_type)
         self._outbox = Outbox(self._dialect)
@@ -96,7 +106,9 @@ class ClientSession:
         self._names: dict[str, str] = {}
         self._now = 0.0
         self._paused_since: float | None = None
+        self._grace_end = 0.0  # when to look again for requests that unread events block
         self._last_chunk_at = 0.0
+        self._last_upload = 0
         self._input_complete = False
         self._closing = False
         self._ending: e.ConnectionClosed | None = None
@@ -109,6 +121,7 @@ class ClientSession:
         """Take one whole message: ``bytes`` of a binary, ``str`` of a text one. Only buffers."""
         self._see(now)
         self._inbox.append(payload)
+        self._undecoded_bytes += len(payload)
 
     def receive_end(self, closed: e.ConnectionClosed, now: float) -> None:
         """Note that the connection is over, and how. What was received before is told first."""
@@ -136,7 +149,9 @@ class ClientSession:
             if self._end is not None:
                 raise error_for(self._end)
             if self._inbox and not self.reading_paused:
-                self._receive(self._inbox.popleft())
+                payload = self._inbox.popleft()
+                self._undecoded_bytes -= len(payload)
+                self._receive(payload)
             elif self._ending is not None and not self._inbox:
                 self._finish(self._ending)
             else:
@@ -170,11 +185,20 @@ class ClientSession:
         """
         self._see(now)
         parts = self._outbox.next_message()
-        if parts is not None and len(parts) > 1:
-            self._last_chunk_at = self._now
+        if parts is not None:
+            self._requests.sent(self._outbox.last_request, self._now)
+            if len(parts) > 1:
+                self._last_chunk_at = self._now
+                self._last_upload = self._outbox.last_request
         while self._outbox.sent:
             self._all_sent(self._outbox.sent.popleft())
         return parts
+
+    def note_progress(self, now: float) -> None:
+        """Note that a part of the last chunk has left: on a slow line that is progress, too."""
+        self._see(now)
+        self._last_chunk_at = self._now
+        self._requests.sent(self._last_upload, self._now)
 
     def chunks_wanted(self) -> tuple[ChunkWanted, ...]:
         """The pieces of uploads that are about to be sent and are the caller's to give."""
@@ -207,11 +231,20 @@ class ClientSession:
 
     # ------------------------------------------------------------------------------------------ ask
 
-    def send(self, command: c.Command, now: float) -> int | None:
+    def send(
+        self, command: c.Command, now: float, *, timeout: Timeout = DEFAULT_TIMEOUT
+    ) -> int | None:
         """Accept a command; the id of its request, or ``None`` where nothing answers it.
 
-        Raises `LocalProtocolError` if this state does not allow the command or its fields cannot
-        be sent (then nothing was sent), and after the end what the end means. Nothing else.
+        ``timeout`` is how long the server may take to answer, in seconds from the moment the
+        command has left, or ``None`` for ever; an upload may take that long between two chunks. By
+        default it is ``limits.request_timeout``, ``launch_timeout`` or ``authentication_timeout``.
+        Afterwards the request is cancelled and its outcome is `TimedOut`.
+
+        A message to an instance that has ended is dropped while its end is unread, since the user
+        cannot know of it. Raises `LocalProtocolError` if this state does not allow the command or
+        its fields cannot be sent (then nothing was sent), and after the end what the end means.
+        Nothing else.
         """
         self._see(now)
         if self._end is not None:
@@ -227,10 +260,13 @@ class ClientSession:
             raise LocalProtocolError(objection)
         self._authentication.check(command)
         change = self._check_instance(command)
-        self._check_room(command)
         if isinstance(command, c.SendMessage):
-            self._put(command, 0)
+            if self._mailboxes.state(command.instance_id) is not InstanceState.ENDED:
+                self._check_room(command)
+                self._put(command, 0)
             return None
+        answer_timeout, progress_timeout = self._timeouts(command, timeout)
+        self._check_room(command)
         request_id, ids = self._requests.next_id, 1
         upload = None
         if isinstance(command, c.UploadCommand):
@@ -244,11 +280,18 @@ class ClientSession:
             ids = self._introduce(command, request_id)
         else:
             self._put(command, request_id)
-        self._authentication.said(command, self._now)
+        self._authentication.said(command)
         if change is not None:
             self._mailboxes.happened(*change)
             self._update_pause()
-        self._requests.add(command, upload, self._now, ids=ids)
+        self._requests.add(
+            command,
+            upload,
+            self._now,
+            ids=ids,
+            answer_timeout=answer_timeout,
+            progress_timeout=progress_timeout,
+        )
         self._mailboxes.hold(wanted=self._requests.opening)
         self._detached.proceed()
         return request_id
@@ -323,7 +366,6 @@ class ClientSession:
         if self._closing:
             return
         self._closing = True
-        self._authentication.due = None
         self._mailboxes.dropping = True
         self._mailboxes.drop_unfinished()
         self._outbox.drop_uploads()
@@ -334,43 +376,72 @@ class ClientSession:
 
     def next_deadline(self) -> float | None:
         """When `handle_timeout` must be called, if nothing happens before."""
+        if self._closing or not self._requests.awaited:
+            return None
+        deadline = self._requests.next_deadline()
         if self._paused_since is None:
-            return self._authentication.due
-        grace = self._limits.request_grace
-        return self._requests.next_deadline(self._paused_since, self._last_chunk_at, grace)
+            return deadline
+        return self._grace_end if deadline is None else min(deadline, self._grace_end)
 
     def handle_timeout(self, now: float) -> None:
-        """Fail the requests that have waited too long: behind unread events, or for a verdict."""
-        self._see(now)
-        if self._paused_since is None:
-            due = self._authentication.due
-            if due is not None and due <= self._now:
-                self._give_up_authentication()
-            return
-        blocker, unread_bytes = self._mailboxes.most_unread()
-        grace = self._limits.request_grace
-        reason = (
-            f"no answer was read for {grace:g} s, because {unread_bytes} bytes of events of "
-            f"instance {blocker} are unread: read them, discard the instance or terminate it"
-        )
-        for late in self._requests.overdue(
-            self._paused_since, self._last_chunk_at, grace, self._now
-        ):
-            self.cancel(late.request_id, now)
-            self._events.append(e.TimedOut(late.request_id, late.command, reason))
+        """Fail the requests that have timed out, and those that unread events block for too long.
 
-    def _give_up_authentication(self) -> None:
-        """Who says nothing to who the client is, will not: the conversation is over."""
-        awaited = (each for each in self._requests.kept if isinstance(each.command, AUTHENTICATING))
-        pending = next(awaited)
-        reason = f"no answer within {self._limits.authentication_timeout:g} s"
-        if self._detection is not None:
-            reason += " to any identification that there is: is this a Pie server?"
-        elif not isinstance(pending.command, c.AnswerChallenge):
-            servers = self._dialect.capabilities.servers
-            reason += f": is this a server {servers}, as dialect= says?"
+        Call it after everything that has arrived was fed and drained.
+        """
+        self._see(now)
+        if self._closing:
+            return
+        unsent, last_chunk_at = self._outbox.unsent_requests, self._last_chunk_at
+        for pending in self._requests.timed_out(self._now, last_chunk_at, unsent):
+            self._time_out(pending, self._why_timed_out(pending))
+        if self._paused_since is not None and self._grace_end <= self._now:
+            self._fail_blocked(self._paused_since)
+
+    def _fail_blocked(self, paused_since: float) -> None:
+        grace = self._limits.request_grace
+        blocked = list(
+            self._requests.blocked(
+                paused_since, self._last_chunk_at, self._outbox.unsent_requests, grace
+            )
+        )
+        for end, pending in blocked:
+            if end <= self._now:
+                reason = f"timed out after {grace:g} s: {self._what_blocks()}"
+                self._time_out(pending, reason)
+        later = (end for end, _ in blocked if end > self._now)
+        self._grace_end = min(later, default=self._now + grace)
+
+    def _time_out(self, pending: Pending, reason: str) -> None:
         self.cancel(pending.request_id, self._now)
         self._events.append(e.TimedOut(pending.request_id, pending.command, reason))
+
+    def _what_blocks(self) -> str:
+        instance_id, unread_bytes = self._mailboxes.most_unread()
+        return (
+            f"instance {instance_id} has {unread_bytes} bytes of unread events, which block the "
+            "connection; read, discard or terminate it"
+        )
+
+    def _why_timed_out(self, pending: Pending) -> str:
+        seconds, command = f"{pending.timeout:g} s", pending.command
+        if pending.waits_to_be_sent(self._outbox.unsent_requests):
+            reason = f"{self._server} took nothing of it for {seconds}"
+        else:
+            reason = f"{self._server} did not answer within {seconds}"
+        if self._paused_since is not None:
+            return f"{reason}; {self._what_blocks()}"
+        if isinstance(command, c.Identify | c.AuthenticateWithToken):
+            if self._detection is not None:
+                return f"{reason} to any identification of this client: is it a Pie server?"
+            servers = self._dialect.capabilities.servers
+            return f"{reason}: is it a server {servers}, as dialect= says?"
+        if isinstance(command, c.Query) and not self._dialect.capabilities.answers_every_query:
+            subjects = ", ".join(sorted(self._dialect.capabilities.query_subjects))
+            return (
+                f"{reason} (these servers never answer a query of a subject that they do not know; "
+                f"they know {subjects})"
+            )
+        return reason
 
     # ----------------------------------------------------------------------------------------- look
 
@@ -397,6 +468,11 @@ class ClientSession:
     def reading_paused(self) -> bool:
         """Whether too much is unread: receive nothing more until it is false."""
         return self._mailboxes.paused and not self._input_complete and not self._closing
+
+    @property
+    def undecoded_bytes(self) -> int:
+        """The size of the messages that were received and not decoded."""
+        return self._undecoded_bytes
 
     @property
     def writing_paused(self) -> bool:
@@ -444,6 +520,18 @@ class ClientSession:
                 f"{instance_id} is {state.value}" + _INSTANCE_ADVICE.get(state, "")
             )
         return instance_id, happened
+
+    def _timeouts(self, command: c.Command, timeout: Timeout) -> tuple[float | None, float | None]:
+        """How long the answer to ``command`` may take, and a pause between chunks of an upload."""
+        given = check_timeout(timeout)
+        if not isinstance(given, DefaultTimeout):
+            return given, given
+        limits = self._limits
+        if isinstance(command, AUTHENTICATING):
+            return limits.authentication_timeout, None
+        if isinstance(command, SLOW) or self._requests.slow:
+            return limits.launch_timeout, limits.request_timeout
+        return limits.request_timeout, None
 
     def _check_room(self, command: c.Command) -> None:
         if not isinstance(command, c.SendMessage):
@@ -687,10 +775,10 @@ class ClientSession:
     def _finish(self, closed: e.ConnectionClosed) -> None:
         self._end = closed
         self._inbox.clear()
+        self._undecoded_bytes = 0
         self._requests.clear()
         self._detached.clear()
         self._paused_since = None
-        self._authentication.due = None
         self._outbox.drop_uploads()
         self._mailboxes.drop_unfinished()
         self._events.append(closed)
@@ -703,6 +791,7 @@ class ClientSession:
             self._paused_since = None
         elif self._paused_since is None:
             self._paused_since = self._now
+            self._grace_end = self._now + self._limits.request_grace
 
     def _settled(self, request_id: int) -> None:
         """An answer was consumed. With the last that may open an instance, none is held for."""
@@ -716,7 +805,7 @@ _TO_INSTANCE = (c.SendMessage, c.UploadBlob, c.AttachInstance, c.TerminateInstan
 
 _INSTANCE_INPUTS: dict[type[c.Command], InstanceInput] = {
     c.SendMessage: InstanceInput.MESSAGE,
-    c.UploadBlob: InstanceInput.MESSAGE,
+    c.UploadBlob: InstanceInput.BLOB,
     c.AttachInstance: InstanceInput.ATTACH,
     c.TerminateInstance: InstanceInput.TERMINATE,
 }
@@ -724,6 +813,7 @@ _INSTANCE_INPUTS: dict[type[c.Command], InstanceInput] = {
 _INSTANCE_ADVICE = {
     InstanceState.UNATTACHED: ": it was launched detached, has ended, or was never attached here",
     InstanceState.ENDED: ": it has ended, and its last events are unread",
+    InstanceState.TERMINATED: ": its end is unread",
 }
 
 

@@ -305,6 +305,8 @@ class InstanceState(_Named):
     """Nobody wants its events; what still comes is dropped."""
     ENDED = "ended"
     """Its terminal event has come; there are events unread."""
+    TERMINATED = "terminated"
+    """It was asked to end, and its terminal event has come; that is unread."""
 
 
 class InstanceInput(_Named):
@@ -314,7 +316,8 @@ class InstanceInput(_Named):
     ATTACH = "attach sent"
     ATTACHED = "attach accepted"
     ATTACH_REFUSED = "attach refused"
-    MESSAGE = "message or blob sent"
+    MESSAGE = "message sent"
+    BLOB = "blob sent"
     OUTPUT = "event received"
     END = "terminal event received"
     TERMINATE = "terminate sent"
@@ -335,21 +338,27 @@ INSTANCE: Final = {
     (_I.ATTACHING, _II.ATTACH_REFUSED): _I.UNATTACHED,
     (_I.ATTACHING, _II.TERMINATE): _I.ATTACHING,
     (_I.ATTACHED, _II.MESSAGE): _I.ATTACHED,
+    (_I.ATTACHED, _II.BLOB): _I.ATTACHED,
     (_I.ATTACHED, _II.OUTPUT): _I.ATTACHED,
     (_I.ATTACHED, _II.END): _I.ENDED,
     (_I.ATTACHED, _II.TERMINATE): _I.TERMINATING,
     (_I.ATTACHED, _II.DISCARD): _I.DISCARDED,
     (_I.TERMINATING, _II.OUTPUT): _I.TERMINATING,
-    (_I.TERMINATING, _II.END): _I.ENDED,
+    (_I.TERMINATING, _II.END): _I.TERMINATED,
     (_I.TERMINATING, _II.TERMINATE): _I.TERMINATING,
     (_I.TERMINATING, _II.DISCARD): _I.DISCARDED,
     (_I.DISCARDED, _II.OUTPUT): _I.DISCARDED,
     (_I.DISCARDED, _II.END): _I.UNATTACHED,
     (_I.DISCARDED, _II.TERMINATE): _I.DISCARDED,
     (_I.DISCARDED, _II.DISCARD): _I.DISCARDED,
-    (_I.ENDED, _II.TERMINATE): _I.ENDED,
+    # The user has not read the end and cannot know of it: the message is dropped.
+    (_I.ENDED, _II.MESSAGE): _I.ENDED,
+    (_I.ENDED, _II.TERMINATE): _I.TERMINATED,
     (_I.ENDED, _II.DISCARD): _I.UNATTACHED,
     (_I.ENDED, _II.DRAINED): _I.UNATTACHED,
+    (_I.TERMINATED, _II.TERMINATE): _I.TERMINATED,
+    (_I.TERMINATED, _II.DISCARD): _I.UNATTACHED,
+    (_I.TERMINATED, _II.DRAINED): _I.UNATTACHED,
 }
 
 _State = TypeVar("_State")

@@ -15,12 +15,19 @@ import trio
 
 from pie_proto import ClientConnection, ConnectionState, TransportAction
 from pie_proto import events as e
+from pie_proto.commands import Command
 from pie_proto.dispatch import Dispatcher
+from pie_proto.limits import DEFAULT_LIMITS, DEFAULT_TIMEOUT, DefaultTimeout, Limits, Timeout
+from pie_proto.requests import check_timeout
+from pie_trio_adapter.home import QUIET_TURNS, Home
 
 __all__ = ["Driver", "ParkingLot"]
 
 _LAST_READ_SECONDS = 1.0
 """How long to read on after writing has failed: the peer is gone, what it sent is here already."""
+
+_ARRIVED_BYTES = 64 * 1024 * 1024
+"""More than can have arrived and not been read: no system has larger receive buffers by default."""
 
 _BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
 
@@ -56,8 +63,14 @@ class Driver:
         stream: trio.abc.Stream,
         connection: ClientConnection,
         on_notice: Callable[[str], None] | None = None,
+        *,
+        limits: Limits = DEFAULT_LIMITS,
+        timeout: Timeout = DEFAULT_TIMEOUT,
     ) -> None:
         self.connection = connection
+        self.home = Home()
+        self.timeout = timeout
+        """That of requests which have none of their own."""
         self.dispatcher = Dispatcher(connection, ParkingLot, tell=self._tell, changed=self._changed)
         self.interrupt: KeyboardInterrupt | SystemExit | None = None
         """What struck in one of the tasks and is meant for the program."""
@@ -65,12 +78,15 @@ class Driver:
         """Set when the tasks are over and the stream is closed."""
         self._stream = stream
         self._on_notice = on_notice
+        self._limits = limits
         # The block around the client ends the tasks, and no cancellation of what is around that:
         # what the body does under a shield of its own, to clean up, can still be done.
         self._scope = trio.CancelScope(shield=True)
         self._reading = trio.CancelScope()
         self._alarm = trio.CancelScope()
         self._write_failed = False
+        self._read_until: float | None = None
+        self._received_bytes = 0
 
     # ------------------------------------------------------------------------------ the three tasks
 
@@ -121,7 +137,7 @@ class Driver:
     async def _receive_until_end(self) -> None:
         connection, dispatcher = self.connection, self.dispatcher
         while connection.state is not ConnectionState.CLOSED:
-            while connection.reading_paused and not self._write_failed:
+            while not (connection.wants_data or self._write_failed):
                 await dispatcher.to_read.wait()
             try:
                 data = await self._stream.receive_some()
@@ -131,6 +147,7 @@ class Driver:
             if not data:
                 dispatcher.receive_eof(trio.current_time())
                 return
+            self._received_bytes += len(data)
             connection.receive_data(data, trio.current_time())
             dispatcher.pump()
 
@@ -157,22 +174,34 @@ class Driver:
             with trio.CancelScope() as self._alarm:
                 self._arm()
                 await trio.sleep(inf)
-            self.connection.handle_timeout(trio.current_time())
+            await self._read_what_has_arrived()
+            now = trio.current_time()
+            self.connection.handle_timeout(now)
+            if self._read_until is not None and self._read_until <= now:
+                self._reading.cancel()
             self.dispatcher.pump()
+
+    async def _read_what_has_arrived(self) -> None:
+        # If the whole program stood still, a deadline may have passed although the answer is here.
+        quiet, most = 0, self._received_bytes + _ARRIVED_BYTES
+        while quiet < QUIET_TURNS and self._received_bytes < most:
+            before = self._received_bytes
+            await trio.lowlevel.checkpoint()
+            quiet = quiet + 1 if self._received_bytes == before else 0
 
     def _arm(self) -> None:
         # Later deadlines are not worth a change: the clock looks again when it rings.
-        deadline = self.connection.next_deadline()
-        if deadline is not None and deadline < self._alarm.deadline:
-            self._alarm.deadline = deadline
+        for deadline in (self.connection.next_deadline(), self._read_until):
+            if deadline is not None and deadline < self._alarm.deadline:
+                self._alarm.deadline = deadline
 
     def _fail_writing(self, exc: BaseException) -> None:
         # What the server sent before it went is still to be read; the end of that is the end.
         self.dispatcher.note_cause(exc)
         self._write_failed = True
+        self._read_until = trio.current_time() + _LAST_READ_SECONDS
         self.dispatcher.to_read.wake()
         self._changed()
-        self._reading.deadline = trio.current_time() + _LAST_READ_SECONDS
 
     def _changed(self) -> None:
         # The writer ends the tasks when all is sent; without it, or at once, it is done here.
@@ -205,10 +234,25 @@ class Driver:
         if self.dispatcher.closed is not None:
             raise self.dispatcher.end_error()
 
-    async def room(self) -> None:
-        """Wait until commands are taken again, or the connection is over. Cancel-safe."""
-        while not self.dispatcher.has_room:
-            await self.dispatcher.room.wait()
+    async def room(self, command: Command, timeout: Timeout = DEFAULT_TIMEOUT) -> Timeout:
+        """Wait until commands are taken again, or the connection is over. Cancel-safe.
+
+        Raises `RequestTimeout` if that takes longer than ``timeout``; what is left of it otherwise.
+        """
+        timeout = self.timeout if isinstance(timeout, DefaultTimeout) else timeout
+        if self.dispatcher.has_room:
+            return timeout
+        timeout = check_timeout(timeout)
+        seconds = self._limits.request_timeout if isinstance(timeout, DefaultTimeout) else timeout
+        started = trio.current_time()
+        with trio.move_on_after(inf if seconds is None else seconds):
+            while not self.dispatcher.has_room:
+                await self.dispatcher.room.wait()
+        if seconds is not None and not self.dispatcher.has_room:
+            raise self.dispatcher.no_room(command, seconds)
+        if timeout is None or isinstance(timeout, DefaultTimeout):
+            return timeout
+        return max(timeout - (trio.current_time() - started), 0.001)
 
     def cancel(self) -> None:
         """End the tasks now."""

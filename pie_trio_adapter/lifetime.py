@@ -12,9 +12,11 @@ from pie_files import ReceivedBlob
 from pie_proto import DEFAULT_LIMITS, Limits
 from pie_proto.addresses import ServerAddress
 from pie_proto.errors import ConnectFailed
+from pie_proto.limits import DEFAULT_TIMEOUT, Timeout, timeout_of
 from pie_proto.openings import Opening, openings
 from pie_trio_adapter.client import TrioPieClient
 from pie_trio_adapter.driver import Driver
+from pie_trio_adapter.home import DeadlinePassed, run_until
 from pie_trio_adapter.transport import connect_stream, shake_hands
 
 __all__ = ["open_client"]
@@ -27,11 +29,12 @@ async def open_client(
     host: str | None = None,
     target: str | None = None,
     ssl_context: ssl.SSLContext | None = None,
-    headers: Mapping[str, str] | Sequence[tuple[str, str]] = (),
+    headers: Mapping[str, str] | Sequence[tuple[str, str]] | None = (),
     identity: str | None = None,
-    dialect: str = "auto",
+    dialect: str | None = "auto",
     on_notice: Callable[[str], None] | None = None,
-    limits: Limits = DEFAULT_LIMITS,
+    timeout: Timeout = DEFAULT_TIMEOUT,
+    limits: Limits | None = None,
 ) -> AsyncIterator[TrioPieClient]:
     """A client that lives as long as the block: ``async with open_client(where) as client:``.
 
@@ -50,7 +53,8 @@ async def open_client(
     which have it said in the opening handshake, and take it as it is; older ones ignore it.
 
     ``on_notice`` is called with each notice that the server sends to the whole connection; it must
-    return soon, and what it raises is logged.
+    return soon, and what it raises is logged. ``timeout``, in seconds, is for every request that
+    has none of its own.
 
     Raises `ConnectFailed`; `ValueError` or `TypeError` for arguments that are odd or do not go
     together. Cancel-safe: nothing is left open.
@@ -60,14 +64,19 @@ async def open_client(
     not cancel the body. A cancellation from outside does not reach the connection before the body
     has ended: under a shield of its own, it can still say good-bye to the server.
     """
+    dialect = "auto" if dialect is None else dialect
+    limits = DEFAULT_LIMITS if limits is None else limits
     try:
+        timeout = timeout_of(timeout)
         address = _address(where, host, target, ssl_context)
         if address is not None:
             host, target = address.host_header, address.target
         elif dialect == "auto":
             # A stream can be opened once, whatever is found behind it.
             target = target or "/"
-        ways = openings(target, dialect=dialect, identity=identity, headers=headers)
+        ways = openings(
+            target, dialect=dialect, identity=identity, headers=() if headers is None else headers
+        )
     except BaseException:
         if isinstance(where, trio.abc.Stream):
             await trio.aclose_forcefully(where)
@@ -86,7 +95,7 @@ async def open_client(
                 await trio.aclose_forcefully(where)
             raise
         stream = await _ready(where, address, ssl_context, started, limits)
-        driver = Driver(stream, connection, on_notice)
+        driver = Driver(stream, connection, on_notice, limits=limits, timeout=timeout)
         drivers.append(driver)
         nursery.start_soon(driver.run, nursery.cancel_scope)
         await _opened(driver, where, opening)
@@ -110,14 +119,16 @@ async def open_client(
         while nursery.child_tasks:
             await trio.lowlevel.cancel_shielded_checkpoint()
     try:
-        for driver in drivers:
-            if driver.interrupt is not None:
-                raise driver.interrupt
-        if raised is not None:
-            raise raised
+        _raise_first(*(driver.interrupt for driver in drivers), raised)
     finally:
         # It refers to this frame, which is not to refer to it.
         del raised
+
+
+def _raise_first(*exceptions: BaseException | None) -> None:
+    for exc in exceptions:
+        if exc is not None:
+            raise exc
 
 
 def _address(
@@ -147,18 +158,22 @@ async def _ready(
 ) -> trio.abc.Stream:
     """The stream to talk over: connected, and agreed on TLS, in the time that there is for it."""
     stream = where if isinstance(where, trio.abc.Stream) else None
+
+    async def connect() -> trio.abc.Stream:
+        nonlocal stream
+        if stream is None and address is not None:
+            stream = await connect_stream(address, ssl_context)
+        assert stream is not None  # noqa: S101 - it is one or the other
+        await shake_hands(stream)
+        return stream
+
     try:
-        with trio.fail_at(started + limits.handshake_timeout):
-            if stream is None and address is not None:
-                stream = await connect_stream(address, ssl_context)
-            assert stream is not None  # noqa: S101 - it is one or the other
-            await shake_hands(stream)
-            return stream
+        return await run_until(started + limits.handshake_timeout, connect)
     except BaseException as exc:
         if stream is not None:
             await trio.aclose_forcefully(stream)
         name = "the server" if address is None else address.uri
-        if isinstance(exc, trio.TooSlowError):
+        if isinstance(exc, DeadlinePassed):
             seconds = f"{limits.handshake_timeout:g} s"
             raise ConnectFailed(f"no connection to {name} within {seconds}") from None
         if isinstance(exc, ConnectFailed) and stream is not None:

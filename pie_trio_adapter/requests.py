@@ -13,6 +13,7 @@ from pie_proto import events as e
 from pie_proto.commands import Buffer, Command, TerminateInstance, UploadCommand
 from pie_proto.dispatch import Dispatcher, Exchange
 from pie_proto.errors import UploadFailed
+from pie_proto.limits import DEFAULT_TIMEOUT, DefaultTimeout, Timeout
 from pie_trio_adapter.driver import Driver, ParkingLot
 
 __all__ = ["Progress", "expect", "request", "upload"]
@@ -31,20 +32,27 @@ async def request(
     *,
     read: _Read | None = None,
     progress: Progress | None = None,
+    timeout: Timeout = DEFAULT_TIMEOUT,
 ) -> e.Outcome:
     """Send a command and wait for what settles it.
 
     ``read(offset, length)`` gives the pieces of an upload, ``progress(sent, size)`` is told how far
-    it has come. Raises what the outcome means if it is no success, and whatever ``read`` or
-    ``progress`` raise. Cancelled, or after such an exception, the command is cancelled too;
-    cancelled before, it is not sent, but for a terminate.
+    it has come. ``timeout`` as in `ClientConnection.send`; by default that of the client. Raises
+    what the outcome means if it is no success, and whatever ``read`` or ``progress`` raise.
+    Cancelled, or after such an exception, the command is cancelled too; cancelled before, it is not
+    sent, but for a terminate. In another thread or trio run, it raises `LocalProtocolError`.
     """
-    # What makes room is not to wait for room.
+    driver.home.check("this client")
+    # A terminate makes room, so it does not wait for room.
     if not isinstance(command, TerminateInstance):
         await trio.lowlevel.checkpoint_if_cancelled()
-        await driver.room()
+        timeout = await driver.room(command, timeout)
+    elif isinstance(timeout, DefaultTimeout):
+        timeout = driver.timeout
     dispatcher = driver.dispatcher
-    exchange = dispatcher.begin(command, trio.current_time(), watched=progress is not None)
+    exchange = dispatcher.begin(
+        command, trio.current_time(), watched=progress is not None, timeout=timeout
+    )
     try:
         await _settle(dispatcher, exchange, read, progress)
     except BaseException:
@@ -54,16 +62,22 @@ async def request(
     return dispatcher.result(exchange)
 
 
-async def expect(driver: Driver, command: Command, kind: type[_Outcome]) -> _Outcome:
+async def expect(
+    driver: Driver, command: Command, kind: type[_Outcome], timeout: Timeout = DEFAULT_TIMEOUT
+) -> _Outcome:
     """As `request`, for a command that only one kind of outcome can settle."""
-    outcome = await request(driver, command)
+    outcome = await request(driver, command, timeout=timeout)
     if not isinstance(outcome, kind):
         raise AssertionError(f"{type(command).__name__} was settled by {outcome!r}")
     return outcome
 
 
 async def upload(
-    driver: Driver, command: UploadCommand, content: Content, progress: Progress | None
+    driver: Driver,
+    command: UploadCommand,
+    content: Content,
+    progress: Progress | None,
+    timeout: Timeout = DEFAULT_TIMEOUT,
 ) -> None:
     """As `request`, for an upload; raises `UploadFailed` if its file turns out changed."""
 
@@ -71,7 +85,7 @@ async def upload(
         return await trio.to_thread.run_sync(content.read, offset, length)
 
     try:
-        await request(driver, command, read=read, progress=progress)
+        await request(driver, command, read=read, progress=progress, timeout=timeout)
     except SourceChanged as exc:
         raise UploadFailed(f"upload given up: {exc}", command=command, reason=str(exc)) from exc
 

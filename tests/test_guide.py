@@ -19,6 +19,7 @@ import pie
 import pie_anyio
 from pie import ParsedPrivateKey, PieClient, PieError
 from pie_anyio.server import RunnerLimits
+from pie_proto.limits import DEFAULT_TIMEOUT
 from tests.programs import component
 from tests.serving import serving
 
@@ -170,7 +171,9 @@ async def test_every_method_of_the_client(home: Path, port: int) -> None:
 def test_the_defaults_are_the_guides() -> None:
     def defaults(function: Callable[..., object]) -> dict[str, object]:
         parameters = inspect.signature(function).parameters.values()
-        return {p.name: p.default for p in parameters if p.default is not p.empty}
+        given = {p.name: p.default for p in parameters if p.default is not p.empty}
+        assert given.pop("timeout") is DEFAULT_TIMEOUT
+        return given
 
     assert defaults(PieClient.authenticate) == {"private_key": None}
     # A list, as a default, would be one for all calls; an empty tuple is the same to who calls.

@@ -204,12 +204,12 @@ ODD = {
     "answers the one in the words of the other": (
         saying(say(wire("response", corr_id=2, successful=True, result=OPEN))),
         TimeoutError,
-        "no answer within 0.2 s to any identification",
+        "did not answer within 0.2 s to any identification",
     ),
     "says it back": (
         saying(say(wire("identification", corr_id=1, username="ada"))),
         TimeoutError,
-        "to any identification that there is: is this a Pie server",
+        "to any identification of this client: is it a Pie server",
     ),
 }
 

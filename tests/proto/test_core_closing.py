@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from pie_proto import commands as c
@@ -21,6 +23,9 @@ from pie_proto.server import ServerConnection
 from pie_proto.states import ConnectionState
 from tests.proto.pair import CHUNK, A, Pair, authenticated, connected, content, only, program
 from tests.proto.websocket_wire import frame
+
+# For tests that look at the deadlines of keepalive alone.
+PATIENT = Limits(request_timeout=None, launch_timeout=None)
 
 
 def ended(connection: ClientConnection | ServerConnection) -> ConnectionClosed:
@@ -364,7 +369,7 @@ def test_silence_after_the_ping_ends_the_connection() -> None:
 
 
 def test_the_clock_starts_when_the_ping_has_left() -> None:
-    pair = authenticated()
+    pair = authenticated(limits=PATIENT)
     pair.ask(program(content(CHUNK)))
     pair.client.data_to_send(1000, now=0.0)
     pair.client.handle_timeout(20.0)
@@ -407,7 +412,8 @@ def test_keepalive_is_suspended_while_reading_is_paused() -> None:
 
 @pytest.mark.parametrize("way", ["read", "read many", "discard", "terminate", "cancel", "abandon"])
 def test_after_a_pause_silence_is_counted_from_its_end(way: str) -> None:
-    pair = authenticated(limits=Limits(unread_bytes=1000, unread_low_bytes=100))
+    small = replace(PATIENT, unread_bytes=1000, unread_low_bytes=100, authentication_timeout=9e9)
+    pair = authenticated(limits=small)
     pair.request(c.LaunchFromRegistry(name="echo"), e.Launched, A, False)
     pair.server.emit(e.InstanceEvent(A, e.Event.Stdout, "x" * 1000))
     data = pair.server.data_to_send(now=0.0)

@@ -199,6 +199,7 @@ def test_the_tree() -> None:
         assert kind.__bases__[0] is base
     assert {kind.__name__ for kind in tree} | {
         "describe_cause",
+        "elsewhere",
         "error_for",
         "key_wanted",
     } == set(errors.__all__)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from pie_proto import commands as c
@@ -169,6 +171,8 @@ def test_a_request_behind_unread_events_fails_after_the_grace_and_names_the_inst
     assert talk.session.next_deadline() is None
     talk.now = 5.0
     request_id = talk.ask(c.Ping())
+    assert talk.session.next_deadline() == 10.0  # it may be early, never late
+    talk.session.handle_timeout(10.0)
     assert talk.session.next_deadline() == 15.0
     talk.session.handle_timeout(14.9)
     assert talk.events() == []
@@ -188,7 +192,7 @@ def test_a_request_behind_unread_events_fails_after_the_grace_and_names_the_inst
 
 
 def test_the_grace_begins_with_the_pause_for_requests_made_before_it() -> None:
-    talk = Talk(SMALL)
+    talk = Talk(replace(SMALL, request_timeout=None))
     talk.launch(A)
     talk.ask(c.Ping())
     talk.now = 100.0
@@ -207,11 +211,16 @@ def test_the_grace_of_an_upload_begins_anew_with_each_chunk() -> None:
     talk.ask(program(content(3 * CHUNK)))
     talk.now = 8.0
     talk.next_sent()
+    talk.session.handle_timeout(17.9)
+    assert talk.events() == []
     assert talk.session.next_deadline() == 18.0
-    talk.now = 16.0
+    talk.now = 17.9
     talk.sent()
-    # All is sent: from here on it only waits, like anyone.
-    assert talk.session.next_deadline() == 10.0
+    talk.session.handle_timeout(27.8)
+    assert talk.events() == []
+    # All is sent: from here on it only waits for the answer.
+    talk.session.handle_timeout(28.0)
+    assert isinstance(only(talk.events()), e.TimedOut)
 
 
 def test_a_launch_that_timed_out_is_undone_when_its_answer_is_read() -> None:
@@ -245,6 +254,65 @@ def test_the_grace_is_one_of_the_connections_deadlines() -> None:
     pair.client.handle_timeout(10.0)
     assert isinstance(only(pair.told()), e.TimedOut)
     assert pair.client.next_deadline() is None
+
+
+# -------------------------------------------------------------------- the end, after unread events
+
+COMMANDS = [
+    c.Ping(),
+    c.ListInstances(),
+    c.TerminateInstance(B),
+    c.LaunchFromRegistry(name="echo"),
+    program(b"content"),
+]
+
+
+@pytest.mark.parametrize("end", ["Close", "EOF", "violation"])
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: type(command).__name__)
+def test_the_end_reaches_every_request_however_much_is_unread(end: str, command: c.Command) -> None:
+    pair = paused_pair()
+    pair.ask(command)
+    assert pair.client.wants_data
+    if end == "Close":
+        pair.server.close(1012, "restart", now=0.0)
+        pair.client.receive_data(pair.server.data_to_send(now=0.0), 0.0)
+    elif end == "violation":
+        pair.client.receive_data(b"\xff\xff", 0.0)
+    else:
+        pair.client.receive_eof(0.0)
+    told = pair.told()
+    assert isinstance(told[-1], e.ConnectionClosed)
+    assert (told[-1].code == 1012) == (end == "Close")
+    # And nothing that came before it is lost.
+    assert [event.data for event in pair.client.read_instance_many(A, 100)] == [TEXT] * 15
+
+
+def test_what_is_received_ahead_is_bounded() -> None:
+    pair = authenticated(limits=replace(SMALL, read_ahead_bytes=300))
+    pair.request(c.LaunchFromRegistry(name="echo"), e.Launched, A, False)
+    for n in range(13):
+        assert pair.client.wants_data, n
+        pair.server.emit(e.InstanceEvent(A, e.Event.Stdout, TEXT))
+        pair.told()
+    assert not pair.client.wants_data
+    # A part of a frame counts as well.
+    pair.client.read_instance_many(A, 5)
+    pair.told()
+    assert pair.client.wants_data
+    while not pair.client.reading_paused:
+        pair.server.emit(e.InstanceEvent(A, e.Event.Stdout, TEXT))
+        pair.told()
+    pair.client.receive_data(b"\x82\x7e\xff\xff" + bytes(300), 0.0)
+    assert pair.client.next_event() is NEED_DATA
+    assert not pair.client.wants_data
+
+
+def test_pings_are_answered_while_reading_is_paused() -> None:
+    pair = paused_pair()
+    pair.client.data_to_send(now=0.0)
+    pair.client.receive_data(b"\x89\x02hi", 0.0)
+    assert pair.client.next_event() is NEED_DATA
+    assert pair.client.data_to_send(now=0.0)[0] == 0x8A
 
 
 # --------------------------------------------------------------------------------------- writing

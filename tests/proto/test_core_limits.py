@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import math
+from typing import Any
 
 import pytest
 
@@ -22,6 +24,9 @@ HIT_BY = {
     "write_bytes": "test_core_closing.test_no_more_bytes_are_made_than_asked_for",
     "upload_bytes": "test_core_server.test_an_upload_over_the_bound_is_refused",
     "handshake_body_bytes": "test_core_closing.test_of_an_http_answer_only_the_start_is_kept",
+    "read_ahead_bytes": "test_core_flow_control.test_what_is_received_ahead_is_bounded",
+    "request_timeout": "test_core_timeouts.test_a_request_times_out_by_its_kind",
+    "launch_timeout": "test_core_timeouts.test_a_request_times_out_by_its_kind",
     "request_grace": (
         "test_core_flow_control."
         "test_a_request_behind_unread_events_fails_after_the_grace_and_names_the_instance"
@@ -44,9 +49,9 @@ def test_every_bound_is_hit_by_a_test() -> None:
 
 
 @pytest.mark.parametrize("name", list(HIT_BY))
-@pytest.mark.parametrize("value", [0, -1])
-def test_a_bound_of_nothing_is_refused(name: str, value: int) -> None:
-    with pytest.raises(ValueError, match=f"{name} must be above 0"):
+@pytest.mark.parametrize("value", [0, -1, math.nan, "1", True])
+def test_a_bound_that_is_no_positive_number_is_refused(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be a number above 0"):
         Limits(**{name: value})
 
 
@@ -55,6 +60,21 @@ def test_bounds_that_contradict_each_other_are_refused() -> None:
         Limits(unread_bytes=10, unread_low_bytes=11)
 
 
-def test_keepalive_may_be_none_and_the_rest_are_numbers() -> None:
-    assert Limits(keepalive_interval=None).keepalive_interval is None
+OPTIONAL = {"keepalive_interval", "request_timeout", "launch_timeout"}
+
+
+@pytest.mark.parametrize("name", list(HIT_BY))
+def test_only_bounds_that_can_be_turned_off_may_be_none(name: str) -> None:
+    if name in OPTIONAL:
+        assert getattr(Limits(**{name: None}), name) is None
+    else:
+        with pytest.raises(ValueError, match=f"{name} must be a number above 0, not None"):
+            Limits(**{name: None})
+
+
+def test_the_default_limits_are_those_of_limits_without_arguments() -> None:
     assert Limits() == DEFAULT_LIMITS
+
+
+def test_a_received_blob_is_bounded_by_256_mib() -> None:
+    assert DEFAULT_LIMITS.blob_bytes == 256 * 1024 * 1024

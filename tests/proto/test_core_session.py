@@ -371,11 +371,14 @@ def test_a_message_goes_only_to_an_attached_instance() -> None:
     assert talk.sent() == [{"type": "signal_instance", "instance_id": A, "message": "x"}]
     talk.happen(A, 1, "done")
     talk.events()
-    with pytest.raises(LocalProtocolError, match="it has ended"):
-        talk.session.send(c.SendMessage(A, "x"), 0.0)
+    # Its user cannot know of an end that is unread: a message is dropped, a blob is not.
+    assert talk.session.send(c.SendMessage(A, "x"), 0.0) is None
     with pytest.raises(LocalProtocolError, match="it has ended"):
         talk.session.send(blob(A, b"x"), 0.0)
     assert talk.sent() == []
+    assert talk.read(A) == [("Completed", "done")]
+    with pytest.raises(LocalProtocolError, match="has ended"):
+        talk.session.send(c.SendMessage(A, "x"), 0.0)
 
 
 def test_a_detached_instance_is_not_ours() -> None:
@@ -530,7 +533,7 @@ def test_terminating_what_has_ended_drops_its_unread_output_and_keeps_the_end() 
     talk.happen(A, 1, "result")
     talk.events()
     talk.ask(c.TerminateInstance(A))
-    assert talk.session.instance_state(A) is InstanceState.ENDED
+    assert talk.session.instance_state(A) is InstanceState.TERMINATED
     assert talk.session.statistics().unread_bytes == 128 + len("result")
     assert talk.read(A) == [("Completed", "result")]
     assert talk.session.statistics().unread_bytes == 0

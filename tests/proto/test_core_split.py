@@ -35,6 +35,8 @@ LIMITS = Limits(unread_bytes=700, unread_low_bytes=300)
 
 class Recording(NamedTuple):
     to_client: bytes
+    goodbye: bytes
+    """The Close frame that the server sends after everything else has been read."""
     to_server: bytes
     """Behind the handshake."""
     opening: bytes
@@ -42,7 +44,7 @@ class Recording(NamedTuple):
 
 
 def converse() -> Pair:
-    """Some of everything."""
+    """Some of everything, but for the end."""
     pair = connected()
     pair.to_client.clear()
     pair.to_server.clear()
@@ -78,16 +80,18 @@ def converse() -> Pair:
     pair.server.emit(InstanceEvent(A, Event.Completed, "done"))
     pair.server.emit(InstanceEvent(B, Event.Exception, "trap"))
     pair.told()
-    pair.server.close(1001, "bye", now=0.0)
-    pair.told()
     return pair
 
 
 @cache
 def recording() -> Recording:
     pair = converse()
+    to_client = bytes(pair.to_client)
+    pair.server.close(1001, "bye", now=0.0)
+    pair.told()
+    goodbye = bytes(pair.to_client)[len(to_client) :]
     opening = ClientConnection("h", now=0.0).data_to_send(now=0.0)
-    return Recording(bytes(pair.to_client), bytes(pair.to_server), opening)
+    return Recording(to_client, goodbye, bytes(pair.to_server), opening)
 
 
 # ---------------------------------------------------------------------------------------- replaying
@@ -244,6 +248,17 @@ def cut(data: bytes, sizes: Iterable[int]) -> list[bytes]:
     raise AssertionError
 
 
+def pieces(sizes: Iterable[int]) -> list[bytes]:
+    """The recording for a client in pieces; the Close comes when all before it was read."""
+    sizes = itertools.cycle(list(itertools.islice(sizes, 1000)) or [1 << 30])
+    return cut(recording().to_client, sizes) + cut(recording().goodbye, sizes)
+
+
+def whole_replay() -> tuple[list[object], dict[str, list[object]]]:
+    """What a client is told that receives the recording in as few pieces as can be."""
+    return comparable(replay_to_client([recording().to_client, recording().goodbye]))
+
+
 def comparable(told: list[object]) -> tuple[list[object], dict[str, list[object]]]:
     """What was told in order; and apart, since when it is read is the reader's, by instance."""
     events = [event for event in told if not isinstance(event, InstanceEvent | e.InstanceReadable)]
@@ -262,7 +277,7 @@ def comparable(told: list[object]) -> tuple[list[object], dict[str, list[object]
 
 
 def test_the_recording_replays() -> None:
-    events, read = comparable(replay_to_client([recording().to_client]))
+    events, read = whole_replay()
     assert [type(event).__name__ for event in events] == [
         "ChallengeReceived",
         "Authenticated",
@@ -287,8 +302,8 @@ def test_the_recording_replays() -> None:
 @settings(deadline=None, max_examples=40)
 @given(st.lists(st.integers(1, 400), max_size=40))
 def test_however_bytes_are_cut_a_client_is_told_the_same(sizes: list[int]) -> None:
-    whole = comparable(replay_to_client([recording().to_client]))
-    assert comparable(replay_to_client(cut(recording().to_client, sizes))) == whole
+    whole = whole_replay()
+    assert comparable(replay_to_client(pieces(sizes))) == whole
 
 
 @settings(deadline=None, max_examples=40)
@@ -300,10 +315,9 @@ def test_however_bytes_are_cut_a_server_is_asked_the_same(sizes: list[int]) -> N
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
 def test_however_small_the_pieces_both_sides_say_and_hear_the_same(size: int) -> None:
-    to_client, to_server = recording().to_client, recording().to_server
-    assert comparable(replay_to_client(cut(to_client, itertools.repeat(size)))) == comparable(
-        replay_to_client([to_client])
-    )
+    to_server = recording().to_server
+    in_pieces = comparable(replay_to_client(pieces(itertools.repeat(size))))
+    assert in_pieces == whole_replay()
     assert replay_to_server(cut(to_server, itertools.repeat(size))) == replay_to_server([to_server])
 
 
@@ -331,7 +345,7 @@ def test_a_whole_conversation_does_not_depend_on_cuts_or_write_sizes(
 
 def test_at_whatever_byte_the_line_ends_a_client_is_told_a_prefix_and_how_it_ended() -> None:
     data = recording().to_client
-    whole, whole_read = comparable(replay_to_client([data]))
+    whole, whole_read = whole_replay()
     for length in range(0, len(data), 3):
         told, read = comparable(replay_to_client([data[:length]]))
         assert told[:-1] == whole[: len(told) - 1]
