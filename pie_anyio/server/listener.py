@@ -65,10 +65,10 @@ _TLS_ONLY: Final = (
 
 
 def serve(  # noqa: PLR0913 - each has a default, and all but two are named
-    host: str = _LOCAL_HOST,
-    port: int = 0,
+    host: str | None = _LOCAL_HOST,
+    port: int | None = 0,
     *,
-    dialect: str | Dialect = "instance",
+    dialect: str | Dialect | None = "instance",
     unix_path: str | os.PathLike[str] | None = None,
     ssl_context: ssl.SSLContext | None = None,
     authorized_keys: Mapping[str, str | Iterable[str]] | None = None,
@@ -76,9 +76,9 @@ def serve(  # noqa: PLR0913 - each has a default, and all but two are named
     internal_token: str | None = None,
     registry: str | os.PathLike[str] | None = None,
     programs: str | os.PathLike[str] | None = None,
-    limits: Limits = SERVER_LIMITS,
+    limits: Limits | None = None,
     runner_limits: RunnerLimits | None = None,
-    compile_cache: bool = True,
+    compile_cache: bool | None = True,
 ) -> Server:
     """An embedded Pie server, which serves from ``async with`` on and is gone when that is left.
 
@@ -117,6 +117,9 @@ def serve(  # noqa: PLR0913 - each has a default, and all but two are named
     cannot be stopped and is waited for. On asyncio it may be entered in one task and left in
     another, as test fixtures do.
     """
+    host = _LOCAL_HOST if host is None else host
+    port = port or 0
+    dialect = "instance" if dialect is None else dialect
     if unix_path is not None and (ssl_context is not None or (host, port) != (_LOCAL_HOST, 0)):
         raise ValueError("on a Unix socket there is no host, no port and no TLS: leave them out")
     if users is not None and authorized_keys is not None:
@@ -139,9 +142,9 @@ def serve(  # noqa: PLR0913 - each has a default, and all but two are named
         users=Users(authorized_keys, internal_token, None if users is None else UsersFile(users)),
         registry=None if registry is None else Registry(registry),
         folder=None if programs is None else ProgramFolder(programs),
-        limits=limits,
+        limits=SERVER_LIMITS if limits is None else limits,
         runner_limits=runner_limits,
-        compile_cache=compile_cache,
+        compile_cache=compile_cache is not False,
     )
 
 
