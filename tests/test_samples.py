@@ -163,6 +163,7 @@ EXPECTED: Final[Mapping[tuple[str, str], tuple[Expected, ...]]] = {
             "closed",
         ),
     ),
+    ("usage.md", "timeouts"): (Expected("RequestTimeout\n"),),
     ("usage.md", "server"): (Expected("{{}}\n"),),
     ("usage.md", "family"): (
         Expected("servers 0.1 to 0.2 (instance)\nkeeps detached output: True\n"),
