@@ -14,7 +14,7 @@ import trio.testing
 from pie_anyio import PieClient
 from pie_trio_adapter import open_client
 
-__all__ = ["DRIVERS", "SOON", "Clock", "Driver"]
+__all__ = ["DRIVERS", "SOON", "UVLOOP", "Clock", "Driver"]
 
 SOON: Final = 30
 """How long anything that must happen may take, in seconds: long enough for a busy machine."""
@@ -29,6 +29,7 @@ class Driver:
     name: str
     backend: str
     client: Callable[..., AbstractAsyncContextManager[Any]]
+    uvloop: bool = False
 
     def run(self, main: _Main) -> None:
         """Run ``main`` to its end, bounded in time."""
@@ -37,7 +38,8 @@ class Driver:
             with anyio.fail_after(SOON):
                 await main()
 
-        anyio.run(bounded, backend=self.backend)
+        options = {"use_uvloop": True} if self.uvloop else {}
+        anyio.run(bounded, backend=self.backend, backend_options=options)
 
     def run_with_clock(self, main: Callable[[Clock], Awaitable[None]]) -> None:
         """Run ``main`` to its end, with a clock that it can move on."""
@@ -81,3 +83,5 @@ DRIVERS: Final = (
     Driver("trio", "trio", PieClient),
     Driver("trio-adapter", "trio", open_client),
 )
+
+UVLOOP: Final = Driver("uvloop", "asyncio", PieClient, uvloop=True)

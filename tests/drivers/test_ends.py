@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -12,7 +14,7 @@ from blake3 import blake3
 from wsproto import events as ws
 
 from pie_anyio import ConnectionLost, Event, InstanceEnded, Limits, RemoteProtocolError
-from tests.drivers.driving import Driver
+from tests.drivers.driving import SOON, Driver
 from tests.drivers.peer import INSTANCE, Line, Script, playing
 
 SMALL = Limits(unread_bytes=4_000, unread_low_bytes=1_000, request_grace=1e6)
@@ -90,6 +92,39 @@ async def _until_lost(instance: Any) -> Any:
             yield event
     except ConnectionLost:
         return
+
+
+def test_what_the_server_sent_last_survives_a_failed_write(driver_or_uvloop: Driver) -> None:
+    reading_stopped, gone = threading.Event(), threading.Event()
+
+    def goes_while_the_client_reads_nothing(line: Line) -> None:
+        line.open()
+        line.accept_user()
+        line.accept_launch()
+        line.send(*map(line.stdout, TEXTS))
+        assert reading_stopped.wait(SOON)
+        line.send(*map(line.stdout, TEXTS), line.completed("done"))
+        line.sock.close()
+        gone.set()
+
+    async def main() -> None:
+        # Nothing is read ahead, so all that is sent last stays in the system's buffer.
+        limits = replace(SMALL, read_ahead_bytes=1)
+        async with driver_or_uvloop.client(peer.uri, dialect="instance", limits=limits) as client:
+            await client.authenticate("ada")
+            instance = await client.launch_instance("0" * 64)
+            await paused(client)
+            reading_stopped.set()
+            while not gone.is_set():
+                await anyio.lowlevel.checkpoint()
+            for _ in range(3):
+                with pytest.raises(ConnectionError):
+                    await instance.upload_blob(b"x" * 300_000)
+            events = [event async for event in instance]
+        assert events == [(Event.Stdout, text) for text in TEXTS * 2] + [(Event.Completed, "done")]
+
+    with playing(goes_while_the_client_reads_nothing) as peer:
+        driver_or_uvloop.run(main)
 
 
 def test_the_end_reaches_those_who_wait_for_room_to_send(driver: Driver) -> None:
