@@ -1,8 +1,10 @@
 """The receiving half of a WebSocket: one message at a time is cut from what was received.
 
-A complete, unfragmented binary frame takes a short path; `wsproto` reads every other: control,
-fragmented, text, malformed. For that, every frame *header* is parsed here, so that the bounds of
-frames are always known, and `wsproto` gets exactly the bytes of the frames that are its own.
+A complete, unfragmented binary frame takes a short path. A Close frame is read here too, since
+`wsproto` does not know every code that is registered today. `wsproto` reads every other frame:
+ping, pong, fragmented, text, malformed. For that, every frame *header* is parsed here, so that the
+bounds of frames are always known, and `wsproto` gets exactly the bytes of the frames that are its
+own.
 """
 
 from __future__ import annotations
@@ -12,8 +14,8 @@ from typing import NamedTuple, TypeAlias, cast
 
 from wsproto import WSConnection
 from wsproto import events as ws
-from wsproto.connection import ConnectionState
 
+from pie_proto.close_frames import read_close_payload
 from pie_proto.errors import RemoteProtocolError
 from pie_proto.handshake import Role, parse
 from pie_proto.masking import mask
@@ -29,7 +31,10 @@ __all__ = [
 
 # First bytes of frames: FIN, and the opcode. One bit of the opcode tells control frames.
 _BINARY = 0x82
+_CLOSE = 0x88
 _CONTROL_BIT = 0x08
+
+_CONTROL_PAYLOAD = 125  # RFC 6455, section 5.5
 
 # Before the payload length, in the second byte.
 _MASK_BIT = 0x80
@@ -136,8 +141,9 @@ class FrameReader:
                 length = int.from_bytes(received[2:10], "big")
                 minimal = 1 << 16 <= length < 1 << 63
             else:
-                fault = "did not mask" if self._key_size else "masked"
-                raise RemoteProtocolError(f"the {self._peer} {fault} a frame")
+                raise RemoteProtocolError(
+                    f"the {self._peer} {'did not mask' if self._key_size else 'masked'} a frame"
+                )
             start += self._key_size
 
             # The short path.
@@ -156,6 +162,9 @@ class FrameReader:
                         data = bytes(view[start:end])
                 del received[:end]
                 return _new_tuple(BinaryMessage, (data,))
+
+            if received[0] == _CLOSE and length <= _CONTROL_PAYLOAD and minimal:
+                return self._take_close(start, start + length)
 
             # Any other frame: wsproto judges its header first, then gets its payload in one piece.
             if available < start:
@@ -190,7 +199,12 @@ class FrameReader:
                 case ws.Pong():
                     return PongReceived(bytes(event.payload))
                 case _:
-                    return self._take_close(cast("ws.CloseConnection", event))
+                    # wsproto reports a violation as if the peer had sent a Close.
+                    violation = cast("ws.CloseConnection", event)
+                    raise RemoteProtocolError(
+                        f"the {self._peer} broke the protocol: {violation.reason}",
+                        close_code=int(violation.code),
+                    )
         return None
 
     def _take_fragment(
@@ -207,13 +221,13 @@ class FrameReader:
         self._message_size = 0
         return TextMessage(whole.decode()) if isinstance(data, str) else BinaryMessage(whole)
 
-    def _take_close(self, event: ws.CloseConnection) -> CloseReceived:
-        # wsproto reports a violation as if it were a Close of the peer's, but stays open.
-        code, reason = int(event.code), event.reason or ""
-        if self._wsproto.state is ConnectionState.OPEN:
-            raise RemoteProtocolError(
-                f"the {self._peer} broke the protocol: {reason}", close_code=code
-            )
+    def _take_close(self, start: int, end: int) -> CloseReceived | None:
+        if len(self._received) < end:
+            return None
+        payload = bytes(self._received[start:end])
+        if self._key_size:
+            payload = mask(payload, bytes(self._received[start - 4 : start]))
+        code, reason = read_close_payload(payload, self._peer)
         self.closed = True
         self._received.clear()
-        return CloseReceived(None if code == 1005 else code, reason)
+        return CloseReceived(code, reason)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from pie_proto.close_frames import close_payload, is_sendable_code
 from pie_proto.errors import LocalProtocolError
 from pie_proto.masking import mask
 
@@ -19,9 +20,6 @@ _PONG = 0x8A
 
 _MASK_BIT = 0x80
 _CONTROL_PAYLOAD = 125  # RFC 6455, section 5.5
-
-# Close codes that stand for the absence of one, and may not be sent (RFC 6455, section 7.4.1).
-_UNSENDABLE_CODES = frozenset({1004, 1005, 1006, 1015})
 
 # Frames up to this are built in one piece; the payload of larger ones is masked as it is pulled.
 _WHOLE_FRAME = 4096
@@ -108,12 +106,10 @@ class FrameWriter:
         self.unsent_bytes += len(self._pong)
 
     def queue_close(self, code: int, reason: str) -> None:
-        """Queue a Close, behind everything."""
-        if not 1000 <= code <= 4999 or code in _UNSENDABLE_CODES:
+        """Queue a Close, after everything else."""
+        if not is_sendable_code(code):
             raise LocalProtocolError(f"{code} is no close code that can be sent")
-        text = reason.encode("utf-8", "replace")[: _CONTROL_PAYLOAD - 2]
-        text = text.decode("utf-8", "ignore").encode()
-        self._close = self._frame(_CLOSE, code.to_bytes(2, "big") + text)
+        self._close = self._frame(_CLOSE, close_payload(code, reason))
         self.unsent_bytes += len(self._close)
         self.closing = True
 

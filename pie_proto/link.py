@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from typing import assert_never
 
+from pie_proto.close_frames import is_sendable_code
 from pie_proto.commands import Buffer
 from pie_proto.errors import LocalProtocolError, RemoteProtocolError
 from pie_proto.events import Closer, ConnectionClosed
@@ -45,10 +46,7 @@ class TransportAction(enum.Enum):
 
 def check_close(code: object, reason: object) -> None:
     """Raise `LocalProtocolError` for what a Close frame cannot say (RFC 6455, section 7.4)."""
-    sendable = isinstance(code, int) and (
-        1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
-    )
-    if not sendable:
+    if not is_sendable_code(code):
         raise LocalProtocolError(f"{code!r} is no close code that can be sent")
     if not isinstance(reason, str):
         raise LocalProtocolError(f"a close reason must be str, not {type(reason).__name__}")

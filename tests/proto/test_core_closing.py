@@ -221,13 +221,25 @@ def test_a_close_without_a_code_is_answered() -> None:
     assert only(pair.asked()) == ConnectionClosed(by=Closer.REMOTE, code=1000)
 
 
-@pytest.mark.parametrize("code", [3000, 4999, 1003, 1011, 1012, 1014])
-def test_every_code_that_a_peer_may_send_is_answered(code: int) -> None:
+@pytest.mark.parametrize("code", [1003, 1011, 1012, 1013, 1014, 3000, 4999])
+def test_every_code_that_a_peer_may_send_is_reported_and_answered_with_the_same(code: int) -> None:
     pair = authenticated()
-    pair.client.receive_data(frame(0x88, code.to_bytes(2, "big"), masked=False), 0.0)
-    closed = ended(pair.client)
-    assert closed.code == code or closed.violation is not None
-    assert pair.client.data_to_send(now=0.0)
+    payload = code.to_bytes(2, "big") + b"why"
+    expected = ConnectionClosed(by=Closer.REMOTE, code=code, reason="why")
+    pair.client.receive_data(frame(0x88, payload, masked=False), 0.0)
+    assert pair.told() == [expected]
+    assert pair.asked() == [ConnectionClosed(by=Closer.REMOTE, code=code)]
+    error = error_for(expected)
+    assert isinstance(error, ConnectionLost)
+    assert (error.code, error.reason) == (code, "why")
+
+
+@pytest.mark.parametrize("code", [1003, 1014, 3000, 4999])
+def test_a_server_is_told_the_code_that_a_client_closes_with(code: int) -> None:
+    pair = authenticated()
+    payload = code.to_bytes(2, "big") + b"why"
+    pair.server.receive_data(frame(0x88, payload, masked=True), 0.0)
+    assert ended(pair.server) == ConnectionClosed(by=Closer.REMOTE, code=code, reason="why")
 
 
 @pytest.mark.parametrize("code", [0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65535])
