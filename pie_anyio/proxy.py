@@ -5,7 +5,7 @@ from __future__ import annotations
 from base64 import b64encode
 from dataclasses import dataclass, field
 from typing import Final
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import quote, unquote_to_bytes
 
 import anyio
 import h11
@@ -58,7 +58,7 @@ class Proxy:
             address = ServerAddress.parse(f"ws://{location}")
         except ValueError:
             raise ValueError(f"the proxy's URI has no valid host or port. {_FORM}") from None
-        if address.target is not None or urlsplit(f"//{authority}").netloc != authority:
+        if address.target is not None or set(authority) & set("/?#"):
             raise ValueError(f"the proxy's URI has a path. {_FORM}")
         credentials = None
         if at:
@@ -68,7 +68,10 @@ class Proxy:
         return cls(host=address.host, port=address.port, authorization=credentials)
 
     def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        address, percent, zone = self.host.partition("%")
+        if percent:
+            address += "%25" + quote(zone, safe="", errors="surrogateescape")
+        host = f"[{address}]" if ":" in address else address
         return f"http://{host}:{self.port}"
 
 

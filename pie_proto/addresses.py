@@ -19,13 +19,19 @@ _DEFAULT_PORTS: Final = {"ws": 80, "wss": 443}
 _HAS_USER: Final = re.compile(r"[^/?#]*//[^/?#]*@")
 # Letters of names that resolvers and certificates know, and "_", which inner networks use.
 _HOST: Final = re.compile(r"[a-z0-9_.-]+")
-_IPV6: Final = re.compile(r"[0-9a-f:.]+(%[a-z0-9_.-]+)?")
+_IPV6: Final = re.compile(r"[0-9a-f:.]*:[0-9a-f:.]*")
+_IN_BRACKETS: Final = re.compile(r"\[[^]]*](?::.*)?")
+# The zone of an IPv6 address (RFC 6874): after "%25", or after "%" alone, as people write it.
+_ZONED: Final = re.compile(r"([^/?#]*//\[[^]/?#%]*)%(?:25)?([^]/?#]*)(].*)")
+_ZONE: Final = re.compile(r"(?:[A-Za-z0-9._~-]|%[0-9A-Fa-f]{2})+")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerAddress:
     """Where a server is. ``path`` is that of a Unix socket; host and port then mean nothing.
 
+    The ``host`` of an IPv6 address with a zone is ``address%zone``, the zone decoded, in its case.
     ``target`` is what the opening handshake asks for: path and query of the URI.
     """
 
@@ -51,7 +57,8 @@ class ServerAddress:
                 "Punycode, and paths with percent signs"
             )
         try:
-            parts = urlsplit(uri)
+            unzoned, zone = _cut_zone(uri)
+            parts = urlsplit(unzoned)
         except ValueError as exc:
             raise ValueError(f"the server URI has no valid host: {uri!r}") from exc
         if parts.scheme not in {*_DEFAULT_PORTS, _UNIX}:
@@ -61,7 +68,9 @@ class ServerAddress:
             )
         if "#" in uri:
             raise ValueError(f"a server URI has no #fragment: {uri!r}")
-        return cls._of_socket(uri, parts) if parts.scheme == _UNIX else cls._of_host(uri, parts)
+        if parts.scheme == _UNIX:
+            return cls._of_socket(uri, parts)
+        return cls._of_host(uri, parts, zone)
 
     @classmethod
     def of_socket(cls, path: str) -> ServerAddress:
@@ -69,13 +78,13 @@ class ServerAddress:
         return cls.parse(f"{_UNIX}://{quote(path, errors='surrogateescape')}")
 
     @classmethod
-    def _of_host(cls, uri: str, parts: SplitResult) -> ServerAddress:
+    def _of_host(cls, uri: str, parts: SplitResult, zone: str) -> ServerAddress:
         host = parts.hostname or ""
         if not host:
             raise ValueError(f"the server URI has no host: {uri!r}")
-        # A zone follows "%25" in a URI, and "%" everywhere else.
-        host = host.replace("%25", "%", 1)
-        if not (_IPV6 if ":" in host else _HOST).fullmatch(host):
+        # `urlsplit` drops what stands before or after the brackets.
+        stray = "[" in parts.netloc and not _IN_BRACKETS.fullmatch(parts.netloc)
+        if stray or not (_IPV6 if zone or ":" in host else _HOST).fullmatch(host):
             raise ValueError(f"the server URI has no valid host: {uri!r}")
         try:
             port = parts.port
@@ -89,7 +98,7 @@ class ServerAddress:
         return cls(
             uri=uri,
             scheme=parts.scheme,
-            host=host,
+            host=host + zone,
             port=_DEFAULT_PORTS[parts.scheme] if port is None else port,
             target=None if target == "/" else target,
         )
@@ -140,3 +149,19 @@ class ServerAddress:
     def _bracketed(self) -> str:
         host = self._without_zone
         return f"[{host}]" if ":" in host else host
+
+
+def _cut_zone(uri: str) -> tuple[str, str]:
+    """Split the zone from a URI: the rest, and ``%zone`` or ``""``.
+
+    It must be cut before the URI is split: `urlsplit` makes hosts lower-case, and takes no percent
+    sign in a zone. Raises `ValueError` for what is no zone.
+    """
+    zoned = _ZONED.fullmatch(uri)
+    if zoned is None:
+        return uri, ""
+    before, encoded, after = zoned.groups()
+    zone = unquote_to_bytes(encoded).decode("utf-8", "surrogateescape")
+    if not _ZONE.fullmatch(encoded) or _CONTROL.search(zone):
+        raise ValueError("no valid zone")
+    return before + after, f"%{zone}"

@@ -525,3 +525,16 @@ def test_arguments_that_do_not_go_together() -> None:
         PieClient("wss://pie.test", ssl_context="strict")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="not int"):
         PieClient("ws://pie.test", proxy=3128)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("proxy", "host", "shown"),
+    [
+        ("http://[fe80::7%25Wi-Fi0]:3128", "fe80::7%Wi-Fi0", "http://[fe80::7%25Wi-Fi0]:3128"),
+        ("http://a:b%2F@[FE80::7%25a%20b]/", "fe80::7%a b", "http://[fe80::7%25a%20b]:80"),
+        ("http://[::1]:3128", "::1", "http://[::1]:3128"),
+    ],
+)
+def test_the_uri_of_a_proxy_takes_the_same_zones(proxy: str, host: str, shown: str) -> None:
+    parsed = Proxy.parse(proxy)
+    assert (parsed.host, str(parsed)) == (host, shown)

@@ -24,6 +24,17 @@ from pie_proto.addresses import ServerAddress
         ("ws://[::1]", "::1", 80, None, "[::1]"),
         ("wss://[2001:DB8::1]:8443/x", "2001:db8::1", 8443, "/x", "[2001:db8::1]:8443"),
         ("ws://[fe80::1%25eth0]:8080", "fe80::1%eth0", 8080, None, "[fe80::1]:8080"),
+        ("ws://[FE80::1%25Wi-Fi0]/Path", "fe80::1%Wi-Fi0", 80, "/Path", "[fe80::1]"),
+        ("wss://[fe80::1%25vEthernet_LAB]:1/?Q", "fe80::1%vEthernet_LAB", 1, "/?Q", "[fe80::1]:1"),
+        ("ws://[fe80::1%25eth0.100~a]", "fe80::1%eth0.100~a", 80, None, "[fe80::1]"),
+        ("ws://[fe80::1%25~tun]", "fe80::1%~tun", 80, None, "[fe80::1]"),
+        ("ws://[fe80::1%25-._~]", "fe80::1%-._~", 80, None, "[fe80::1]"),
+        ("ws://[fe80::1%2525]", "fe80::1%25", 80, None, "[fe80::1]"),
+        ("ws://[fe80::1%Wi-Fi0]", "fe80::1%Wi-Fi0", 80, None, "[fe80::1]"),
+        ("ws://[fe80::1%2]", "fe80::1%2", 80, None, "[fe80::1]"),
+        ("ws://[fe80::1%25Wi%2DFi%20%28%c3%89%29]", "fe80::1%Wi-Fi (É)", 80, None, "[fe80::1]"),
+        ("ws://[fe80::1%25a%25b%5D%2F%40]", "fe80::1%a%b]/@", 80, None, "[fe80::1]"),
+        ("ws://[fe80::1%25%ff]", "fe80::1%\udcff", 80, None, "[fe80::1]"),
         ("ws://[::ffff:127.0.0.1]/", "::ffff:127.0.0.1", 80, None, "[::ffff:127.0.0.1]"),
     ],
 )
@@ -73,6 +84,20 @@ def test_a_uri_names_a_unix_socket(uri: str, path: str) -> None:
         ("ws://[::1", "no valid host"),
         ("ws://[pie.example]", "no valid host"),
         ("ws://::1", "no host"),
+        ("ws://[fe80::1%25]", "no valid host"),
+        ("ws://[fe80::1%]", "no valid host"),
+        ("ws://[fe80::1%25a!b]", "no valid host"),
+        ("ws://[fe80::1%25a%2]", "no valid host"),
+        ("ws://[fe80::1%25a%zz]", "no valid host"),
+        ("ws://[fe80::1%25a%00]", "no valid host"),
+        ("ws://[fe80::1%25a%0Ab]", "no valid host"),
+        ("ws://[fe80::1%25a[b]", "no valid host"),
+        ("ws://[%25eth0]", "no host|no valid host"),
+        ("ws://[pie.example%25eth0]", "no valid host"),
+        ("ws://pie.example%25eth0", "no valid host"),
+        ("ws://[fe80::1%25eth0]x", "no valid host"),
+        ("ws://[::1]x:80", "no valid host"),
+        ("ws://x[::1]", "no valid host"),
         ("ws://a::1", "no valid"),
         ("ws://a%20b", "no valid host"),
         ("ws://a\\b", "no valid host"),
@@ -107,6 +132,12 @@ def test_a_password_is_refused_and_not_repeated(scheme: str, host: str) -> None:
     assert "secret" not in str(caught.value)
 
 
+def test_a_percent_sign_in_a_path_or_a_name_is_no_zone() -> None:
+    assert ServerAddress.parse("ws://[::1]/a%25b]").host == "::1"
+    assert ServerAddress.parse("ws://[::1]/[a%25b]").target == "/[a%25b]"
+    assert ServerAddress.parse("ws+unix:///[a%25b]").path == "/[a%b]"
+
+
 def test_a_sign_of_a_user_may_stand_in_a_path() -> None:
     assert ServerAddress.parse("ws://pie.example/a@b").target == "/a@b"
 
@@ -122,6 +153,7 @@ def test_a_uri_is_text() -> None:
         ("wss://pie.example", "pie.example:443", "pie.example"),
         ("wss://pie.example.:8443", "pie.example.:8443", "pie.example"),
         ("wss://[fe80::1%25eth0]", "[fe80::1]:443", "fe80::1"),
+        ("wss://[fe80::1%25Wi%20Fi%25]", "[fe80::1]:443", "fe80::1"),
     ],
 )
 def test_proxies_and_certificates_have_forms_of_their_own(
