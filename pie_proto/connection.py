@@ -12,7 +12,7 @@ Feed it, drain it, ask it::
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Literal, assert_never
 
 from pie_proto import events as e
@@ -42,7 +42,9 @@ class ClientConnection:
     ``host`` is what the ``Host`` header says, ``target`` the path of the WebSocket. ``dialect`` is
     that of the server's family, or several, as for `ClientSession`. ``now`` is any clock that does
     not go back, in seconds. Blobs come as a ``blob_type``. The opening handshake is ready in
-    `data_to_send` from the start. Not thread-safe: one thread at a time.
+    `data_to_send` from the start. A rejection of the handshake is reported once its body has come,
+    at the latest after ``limits.handshake_body_timeout``; at once if its status is among the
+    ``status_suffices``. Not thread-safe: one thread at a time.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class ClientConnection:
         limits: Limits | None = None,
         entropy: Callable[[int], bytes] = os.urandom,
         blob_type: type[e.Blob] = e.Blob,
+        status_suffices: Collection[int] = (),
     ) -> None:
         self._limits = limits = DEFAULT_LIMITS if limits is None else limits
         self.peer = f"the server at {host}"
@@ -63,7 +66,9 @@ class ClientConnection:
         self._session = ClientSession(
             dialect=dialect, limits=limits, blob_type=blob_type, server=self.peer
         )
-        self._link = Link(Role.CLIENT, limits=limits, now=now, entropy=entropy)
+        self._link = Link(
+            Role.CLIENT, limits=limits, now=now, entropy=entropy, status_suffices=status_suffices
+        )
         self._link.websocket.open(host, target, headers)
         self._now = now
 

@@ -1,14 +1,15 @@
 """The opening handshake of a WebSocket, for either role, on `wsproto` and `h11`.
 
-The head of the HTTP request or answer is cut here and given to `wsproto` in one piece, so that what
-comes behind it is still there to be read as frames, and informational answers are never seen by it.
+The head of the HTTP request or response is cut first and given to `wsproto` in one piece, so that
+what comes after it is still there to be read as frames. A response that opens no WebSocket is not
+given to it at all: `pie_proto.http_responses` reads that, as far as it comes.
 """
 
 from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, cast
 
@@ -17,6 +18,7 @@ from wsproto import events as ws
 from wsproto.utilities import RemoteProtocolError as HandshakeViolation
 
 from pie_proto.errors import LocalProtocolError, RemoteProtocolError
+from pie_proto.http_responses import Headers, HeadReader, HttpResponse
 from pie_proto.limits import Limits
 
 __all__ = [
@@ -30,17 +32,7 @@ __all__ = [
     "refusal",
 ]
 
-Headers: TypeAlias = tuple[tuple[str, str], ...]
-
-# All HTTP heads of one handshake together. Servers commonly take 8 to 16 KiB for one.
-_HEAD_BYTES = 64 * 1024
-
-# The least raw bytes of a rejection's body that are looked at; h11 holds no more of a line either.
-_RAW_BODY_BYTES = 16 * 1024
-
-_BLANK_LINE = re.compile(rb"\n\r?\n")  # where h11 ends a head
-_INFORMATIONAL = re.compile(rb"HTTP/1\.[0-9] 1(?!01)[0-9]{2}(?![0-9])")
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")  # but tab and line ends
+_SWITCHING = re.compile(rb"HTTP/1\.[0-9] 101(?![0-9])")
 _HANDSHAKE_KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")  # 16 bytes
 
 
@@ -81,8 +73,8 @@ class HandshakeAccepted:
 class HandshakeRejected:
     """The server answered with HTTP instead (client role); nothing follows.
 
-    ``body`` is the start of the answer's body, ``location`` that of where it points to, if it does:
-    at most ``Limits.handshake_body_bytes`` of each, without control characters.
+    ``body`` is what came of the response's body, ``location`` where it points to, if it does: at
+    most ``Limits.handshake_body_bytes`` of each, without control characters.
     """
 
     status: int
@@ -120,10 +112,18 @@ class _Reading(enum.Enum):
 class Handshake:
     """One opening handshake. It eats what is its own from the front of ``received``.
 
-    Afterwards ``wsproto`` is the connection that reads frames.
+    Afterwards ``wsproto`` is the connection that reads frames. The body of a rejection is waited
+    for, unless its status is in ``status_suffices``.
     """
 
-    def __init__(self, role: Role, received: bytearray, *, limits: Limits) -> None:
+    def __init__(
+        self,
+        role: Role,
+        received: bytearray,
+        *,
+        limits: Limits,
+        status_suffices: Collection[int] = (),
+    ) -> None:
         is_client = role is Role.CLIENT
         self.wsproto = WSConnection(ConnectionType.CLIENT if is_client else ConnectionType.SERVER)
         self._role = role
@@ -131,13 +131,18 @@ class Handshake:
         self._received = received
         self._reading = _Reading.HEAD
         self._asked = False
-        self._greeting = b"HTTP/1." if is_client else b"GET "
-        self._searched = 0
-        self._head_room = _HEAD_BYTES
-        self._rejection = ws.RejectConnection()
-        self._body = bytearray()
-        self._body_bound = limits.handshake_body_bytes
-        self._raw_body_room = max(_RAW_BODY_BYTES, 2 * limits.handshake_body_bytes)
+        self._heads = HeadReader(
+            received,
+            peer=self._peer,
+            begins=b"HTTP/1." if is_client else b"GET ",
+            otherwise=(
+                f"the {self._peer} does not open a WebSocket over HTTP/1 "
+                "(does one side use TLS, wss://, and the other not?)"
+            ),
+        )
+        self._rejection: HttpResponse | None = None
+        self._body_bytes = limits.handshake_body_bytes
+        self._status_suffices = status_suffices
 
     def request(self, host: str, target: str, headers: Sequence[tuple[str, str]]) -> bytes:
         """Make the client's request."""
@@ -171,77 +176,53 @@ class Handshake:
         if self._reading is not _Reading.NOTHING_YET:
             raise LocalProtocolError("there is no opening request to accept or reject")
 
+    @property
+    def awaits_body(self) -> bool:
+        """Whether the handshake was rejected, and the rest of the body may still come."""
+        return self._reading is _Reading.BODY
+
+    def end_body(self) -> None:
+        """Wait no longer for the body of a rejection: report it as far as it came."""
+        if self._rejection is not None:
+            self._rejection.receive_eof()
+
     def next_event(self, *, eof: bool) -> HandshakeEvent | None:
         """Read on; ``eof`` tells that nothing will follow what was received."""
         if self._reading is _Reading.HEAD:
-            return self._read_head(eof=eof)
-        if self._reading is _Reading.BODY:
-            return self._read_body(eof=eof)
+            head = self._heads.next_head()
+            if head is None:
+                return None
+            if self._role is Role.CLIENT and not _SWITCHING.match(head):
+                self._reading = _Reading.BODY
+                self._rejection = HttpResponse(
+                    head, peer=self._peer, method="GET", body_bytes=self._body_bytes
+                )
+            else:
+                return self._take_head(head)
+        if self._reading is _Reading.BODY and self._rejection is not None:
+            return self._read_body(self._rejection, eof=eof)
         return None
 
-    def _read_head(self, *, eof: bool) -> HandshakeEvent | None:
-        received = self._received
-        while True:
-            if not received.startswith(self._greeting[: len(received)]):
-                raise RemoteProtocolError(
-                    f"the {self._peer} does not open a WebSocket over HTTP/1 "
-                    "(does one side use TLS, wss://, and the other not?)"
-                )
-            end = _BLANK_LINE.search(received, self._searched, self._head_room)
-            if end is None:
-                if len(received) >= self._head_room:
-                    raise RemoteProtocolError(
-                        f"the {self._peer}'s HTTP headers are over {_HEAD_BYTES} bytes"
-                    )
-                self._searched = max(0, len(received) - 2)
-                return None
-            head = bytes(received[: end.end()])
-            del received[: len(head)]
-            self._head_room -= len(head)
-            self._searched = 0
-            # wsproto would take 100 or 103 for a rejection.
-            if not _INFORMATIONAL.match(head):
-                return self._take_head(head, eof=eof)
-
-    def _take_head(self, head: bytes, *, eof: bool) -> HandshakeEvent | None:
-        first, *others = parse(self.wsproto, head, self._peer)
+    def _take_head(self, head: bytes) -> HandshakeEvent:
+        first, *_ = parse(self.wsproto, head, self._peer)
         if isinstance(first, ws.AcceptConnection):
             return HandshakeAccepted(_decoded(first.extra_headers))
-        if isinstance(first, ws.Request):
-            _check_request(first.extra_headers)
-            self._reading = _Reading.NOTHING_YET
-            headers = (("host", first.host), *_decoded(first.extra_headers))
-            return HandshakeRequested(first.target, headers)
-        self._rejection = cast("ws.RejectConnection", first)
-        self._reading = _Reading.BODY
-        return self._read_body(others, eof=eof)
+        request = cast("ws.Request", first)
+        _check_request(request.extra_headers)
+        self._reading = _Reading.NOTHING_YET
+        headers = (("host", request.host), *_decoded(request.extra_headers))
+        return HandshakeRequested(request.target, headers)
 
-    def _read_body(self, events: Iterable[ws.Event] = (), *, eof: bool) -> HandshakeRejected | None:
-        complete = eof
-        parsed = list(events)
-        if self._received:
-            piece = bytes(self._received[: self._raw_body_room])
-            self._received.clear()
-            self._raw_body_room -= len(piece)
-            try:
-                parsed += parse(self.wsproto, piece, self._peer)
-            except RemoteProtocolError:  # what came before the fault still explains the rejection
-                parsed += self.wsproto.events()
-                complete = True
-        for event in cast("list[ws.RejectData]", parsed):
-            self._body += event.data
-            complete |= event.body_finished
-        bound = self._body_bound
-        if not complete and len(self._body) < bound and self._raw_body_room:
+    def _read_body(self, rejection: HttpResponse, *, eof: bool) -> HandshakeRejected | None:
+        rejection.receive_data(bytes(self._received))
+        self._received.clear()
+        if not (rejection.complete or eof or rejection.status in self._status_suffices):
             return None
-        headers = self._rejection.headers
-        places = (value for name, value in headers if name.lower() == b"location")
-        location = next(places, None)
         return HandshakeRejected(
-            status=self._rejection.status_code,
-            headers=_decoded(headers),
-            body=_shown(self._body[:bound]),
-            location=None if location is None else _shown(location[:bound]),
+            status=rejection.status,
+            headers=rejection.headers,
+            body=rejection.body,
+            location=rejection.location,
         )
 
 
@@ -279,11 +260,6 @@ def _check_request(headers: Sequence[tuple[bytes, bytes]]) -> None:
     body = {b"content-length", b"transfer-encoding"}
     if any(name in body and value != b"0" for name, value in headers):
         raise RemoteProtocolError("the client's opening request has a body")
-
-
-def _shown(data: bytes | bytearray) -> str:
-    """What a stranger wrote, fit to be shown to people: it commands no terminal."""
-    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", data.decode("utf-8", "replace"))
 
 
 def _encoded(headers: Sequence[tuple[str, str]]) -> list[tuple[bytes, bytes]]:

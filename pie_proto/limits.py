@@ -111,6 +111,10 @@ class Limits:
     compile the program first, or fetch it from a registry. Also the bound of requests sent while
     one of these is unanswered, since some servers answer in order. ``None``: for ever."""
 
+    handshake_body_timeout: float = 2.0
+    """How long the body of such an answer is waited for after its head. It comes with the head or
+    soon after; 2 s leave time to repeat a lost packet. A body may also never end."""
+
     request_grace: float = 10.0
     """How long unread events of an instance may block a request before it fails."""
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import assert_never
 
 from pie_proto.close_frames import is_sendable_code
@@ -66,14 +66,18 @@ class Link:
         now: float,
         answers_close: bool = True,
         entropy: Callable[[int], bytes] = os.urandom,
+        status_suffices: Collection[int] = (),
     ) -> None:
-        self.websocket = WebSocket(role, limits=limits, entropy=entropy)
+        self.websocket = WebSocket(
+            role, limits=limits, entropy=entropy, status_suffices=status_suffices
+        )
         self.state = ConnectionState.CONNECTING
         self._limits = limits
         self._answers_close = answers_close
         self._now = now
         self._started = now
         self._last_received = now
+        self._rejected_at: float | None = None
         # Bytes to hand out until a keepalive ping that is queued has surely left.
         self._ping_due: int | None = None
         self._last_taken = now
@@ -115,6 +119,8 @@ class Link:
             match event:
                 case None:
                     if not self.websocket.eof_received:
+                        if self.websocket.awaits_body and self._rejected_at is None:
+                            self._rejected_at = self._now
                         return None
                     self._eof()
                 case HandshakeAccepted():
@@ -236,7 +242,10 @@ class Link:
         limits = self._limits
         match self.state:
             case ConnectionState.CONNECTING:
-                return self._started + limits.handshake_timeout
+                deadline = self._started + limits.handshake_timeout
+                if self._rejected_at is None:
+                    return deadline
+                return min(deadline, self._rejected_at + limits.handshake_body_timeout)
             case ConnectionState.CLOSING:
                 return self._closing_since + limits.close_timeout
             case ConnectionState.OPEN:
@@ -263,6 +272,9 @@ class Link:
         if deadline is None or self._now < deadline:
             return
         match self.state:
+            case ConnectionState.CONNECTING if self.websocket.awaits_body:
+                self.websocket.end_body()
+                self.next_event()
             case ConnectionState.CONNECTING:
                 seconds = f"{self._limits.handshake_timeout:g} s"
                 self._give_up(f"the opening handshake was not answered for {seconds}", opened=False)

@@ -51,6 +51,8 @@ class Opening:
             dialect=self.families,
             limits=limits,
             blob_type=blob_type,
+            # A body is not waited for where it explains nothing to anybody: the next path is asked.
+            status_suffices=() if self.is_last else (_NOT_FOUND,),
         )
 
     def leads_on(self, error: BaseException) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TypeAlias
 
 from pie_proto.errors import LocalProtocolError, RemoteProtocolError
@@ -69,7 +69,8 @@ class WebSocket:
     transport (`eof_received`).
 
     ``limits.message_bytes`` bounds a received message: a frame that announces more is refused at
-    its header. ``entropy`` makes the mask keys, 4 bytes for each frame of a client.
+    its header. ``entropy`` makes the mask keys, 4 bytes for each frame of a client. A rejection of
+    the handshake is reported once its body has come, or at once for the ``status_suffices``.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class WebSocket:
         *,
         limits: Limits = DEFAULT_LIMITS,
         entropy: Callable[[int], bytes] = os.urandom,
+        status_suffices: Collection[int] = (),
     ) -> None:
         self._role = role
         self._received = bytearray()
@@ -85,7 +87,9 @@ class WebSocket:
         self._opened = False
         self._eof = False
         self._violation: tuple[str, int] | None = None
-        self._handshake = Handshake(role, self._received, limits=limits)
+        self._handshake = Handshake(
+            role, self._received, limits=limits, status_suffices=status_suffices
+        )
         self._writer = FrameWriter(entropy if role is Role.CLIENT else None)
         self._reader = FrameReader(
             role,
@@ -136,6 +140,10 @@ class WebSocket:
         A rejection whose body is still arriving is then reported as far as it came.
         """
         self._eof = True
+
+    def end_body(self) -> None:
+        """Wait no longer for the body of a rejection: `next_event` reports it as far as it came."""
+        self._handshake.end_body()
 
     # ------------------------------------------------------------------------------------ draining
 
@@ -245,6 +253,11 @@ class WebSocket:
     def opened(self) -> bool:
         """Whether the handshake was done; it stays so to the end."""
         return self._opened
+
+    @property
+    def awaits_body(self) -> bool:
+        """Whether the handshake was rejected, and the rest of the body may still come."""
+        return self._reading is _Reading.HANDSHAKE and self._handshake.awaits_body
 
     @property
     def eof_received(self) -> bool:

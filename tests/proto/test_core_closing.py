@@ -109,6 +109,67 @@ def test_a_handshake_that_is_not_answered_times_out() -> None:
         client.next_event()
 
 
+REJECTION = b"HTTP/1.1 429 No\r\nContent-Length: 2000\r\n\r\n"
+
+
+def test_the_body_of_a_rejection_is_waited_for_but_not_for_long() -> None:
+    client = ClientConnection("h", now=100.0)
+    client.data_to_send(now=100.0)
+    client.data_to_send(now=100.0)
+    client.receive_data(REJECTION, 110.0)
+    assert client.next_event() is NEED_DATA
+    assert client.next_deadline() == 112.0
+    for now, piece in ((110.5, b"no"), (111.0, b" "), (111.9, b"room")):
+        client.receive_data(piece, now)
+        assert client.next_event() is NEED_DATA
+        # What trickles in does not prolong it.
+        assert client.next_deadline() == 112.0
+        client.handle_timeout(now)
+    client.handle_timeout(112.0)
+    closed = ended(client)
+    assert (closed.by, closed.opened) == (Closer.REMOTE, False)
+    assert (closed.status, closed.body) == (429, "no room")
+    assert client.next_deadline() is None
+    assert client.transport_action() is TransportAction.CLOSE
+
+
+def test_the_end_of_the_handshake_is_the_end_of_the_wait_for_a_body() -> None:
+    client = ClientConnection("h", now=100.0)
+    client.receive_data(REJECTION + b"no room", 129.0)
+    assert client.next_event() is NEED_DATA
+    assert client.next_deadline() == 130.0
+    client.handle_timeout(130.0)
+    closed = ended(client)
+    assert (closed.status, closed.body) == (429, "no room")
+
+
+@pytest.mark.parametrize("reason", ["", "reset by peer"])
+@pytest.mark.parametrize("body", [b"", b"no room"])
+def test_a_rejection_outlives_the_transport_that_it_came_over(reason: str, body: bytes) -> None:
+    client = ClientConnection("h", now=0.0)
+    client.receive_data(REJECTION + body, 0.0)
+    assert client.next_event() is NEED_DATA
+    client.receive_eof(1.0, reason)
+    closed = ended(client)
+    assert (closed.by, closed.status, closed.body) == (Closer.REMOTE, 429, body.decode())
+
+
+def test_a_status_that_suffices_ends_the_connection_at_once() -> None:
+    client = ClientConnection("h", now=0.0, status_suffices=(429,))
+    client.receive_data(REJECTION, 0.0)
+    assert ended(client).status == 429
+
+
+def test_closing_while_a_body_is_awaited_is_the_end_at_once() -> None:
+    client = ClientConnection("h", now=0.0)
+    client.receive_data(REJECTION, 0.0)
+    assert client.next_event() is NEED_DATA
+    client.close(now=0.5)
+    assert ended(client).by is Closer.LOCAL
+    client.handle_timeout(2.0)
+    assert client.transport_action() is TransportAction.CLOSE
+
+
 def test_closing_before_the_handshake_is_done_is_the_end_at_once() -> None:
     client = ClientConnection("h", now=0.0)
     client.close(now=0.0)

@@ -27,6 +27,9 @@ HIT_BY = {
     "read_ahead_bytes": "test_core_flow_control.test_what_is_received_ahead_is_bounded",
     "request_timeout": "test_core_timeouts.test_a_request_times_out_by_its_kind",
     "launch_timeout": "test_core_timeouts.test_a_request_times_out_by_its_kind",
+    "handshake_body_timeout": (
+        "test_core_closing.test_the_body_of_a_rejection_is_waited_for_but_not_for_long"
+    ),
     "request_grace": (
         "test_core_flow_control."
         "test_a_request_behind_unread_events_fails_after_the_grace_and_names_the_instance"

@@ -143,11 +143,99 @@ def test_where_an_http_answer_points_to_is_told(lines: bytes, location: str | No
     assert event.location == location
 
 
-def test_a_body_that_never_ends_is_reported_at_the_end_of_the_transport() -> None:
+# How the head says where the body ends, and what then comes of it: "no room", and no end.
+FRAMINGS = {
+    "no length": (b"", b"no room"),
+    "too long": (b"Content-Length: 2000\r\n", b"no room"),
+    "chunked": (b"Transfer-Encoding: chunked\r\n", b"7\r\nno room\r\n"),
+    "chunk begun": (b"Transfer-Encoding: chunked\r\n", b"ff\r\nno room"),
+    "next chunk announced": (b"Transfer-Encoding: chunked\r\n", b"7\r\nno room\r\n7"),
+    "trailers": (b"Transfer-Encoding: chunked\r\n", b"7\r\nno room\r\n0\r\nX: y\r\n"),
+    "length of letters": (b"Content-Length: many\r\n", b"no room"),
+    "length below 0": (b"Content-Length: -7\r\n", b"no room"),
+    "two lengths": (b"Content-Length: 7\r\ncontent-length: 8\r\n", b"no room"),
+    "folded length": (b"Content-Length: 7,\r\n 8\r\n", b"no room"),
+    "unknown coding": (b"Transfer-Encoding: gzip\r\n", b"no room"),
+    "two codings": (b"Transfer-Encoding: gzip, chunked\r\n", b"no room"),
+}
+# The same, but here a fault ends the body.
+FAULTS = {
+    "chunk size of letters": (b"Transfer-Encoding: chunked\r\n", b"7\r\nno room\r\nzz\r\n"),
+    "chunk too long": (b"Transfer-Encoding: chunked\r\n", b"7\r\nno room!\r\n"),
+    "chunk size too large": (
+        b"Transfer-Encoding: chunked\r\n",
+        b"7\r\nno room\r\n" + 64 * b"1" + b"\r\n",
+    ),
+}
+
+
+def rejecting(framing: bytes, body: bytes) -> bytes:
+    return b"HTTP/1.1 429 Rejected\r\nX-A: b\r\n" + framing + b"\r\n" + body
+
+
+@pytest.mark.parametrize("name", FRAMINGS)
+@pytest.mark.parametrize("step", [1, 1 << 20])
+@pytest.mark.parametrize("end", ["eof", "the wait ends"])
+def test_a_body_that_never_ends_is_reported_as_far_as_it_came(
+    name: str, step: int, end: str
+) -> None:
     client, _ = asking_client()
-    assert feed(client, b"HTTP/1.1 502 Bad Gateway\r\n\r\nsorry") == []
-    client.receive_eof()
-    assert drain(client) == [HandshakeRejected(status=502, headers=(), body="sorry")]
+    data = rejecting(*FRAMINGS[name])
+    assert [e for at in range(0, len(data), step) for e in feed(client, data[at : at + step])] == []
+    assert client.awaits_body
+    if end == "eof":
+        client.receive_eof()
+    else:
+        client.end_body()
+    (event,) = drain(client)
+    assert isinstance(event, HandshakeRejected)
+    assert (event.status, event.body) == (429, "no room")
+    assert ("x-a", "b") in event.headers
+    assert not client.awaits_body
+
+
+@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize("step", [1, 1 << 20])
+def test_a_fault_in_a_body_ends_it(name: str, step: int) -> None:
+    client, _ = asking_client()
+    data = rejecting(*FAULTS[name])
+    events = [e for at in range(0, len(data), step) for e in feed(client, data[at : at + step])]
+    (event,) = events
+    assert isinstance(event, HandshakeRejected)
+    assert (event.status, event.body) == (429, "no room")
+
+
+@pytest.mark.parametrize("framing", [f for f, _ in FRAMINGS.values()])
+def test_a_body_may_begin_and_end_later_or_never(framing: bytes) -> None:
+    client, _ = asking_client()
+    assert feed(client, rejecting(framing, b"")) == []
+    assert client.awaits_body
+    client.end_body()
+    (event,) = drain(client)
+    assert isinstance(event, HandshakeRejected)
+    assert (event.status, event.body) == (429, "")
+
+
+def test_a_status_that_suffices_is_reported_with_what_is_there() -> None:
+    for status, waits in ((404, False), (429, True)):
+        client = WebSocket(Role.CLIENT, status_suffices=(404,))
+        client.open("x", "/")
+        answer = b"HTTP/1.1 %d No\r\nContent-Length: 99\r\n\r\n" % status
+        events = feed(client, answer + b"start")
+        assert client.awaits_body is waits
+        client.end_body()
+        (event,) = [*events, *drain(client)]
+        assert isinstance(event, HandshakeRejected)
+        assert (event.status, event.body) == (status, "start")
+
+
+def test_without_a_rejection_there_is_no_body_to_end() -> None:
+    client, asked = asking_client()
+    client.end_body()
+    assert drain(client) == []
+    assert not client.awaits_body
+    assert feed(client, answer_101(asked)) == [HandshakeAccepted(())]
+    assert not client.awaits_body
 
 
 @pytest.mark.parametrize(
@@ -158,7 +246,9 @@ def test_a_body_that_never_ends_is_reported_at_the_end_of_the_transport() -> Non
         b"HTTP/1.1 banana\r\n\r\n",
         b"HTTP/1.1 101 Switching Protocols\r\nConnection: \xff\r\n\r\n",
         b"HTTP/1.1 101 Switching Protocols\r\nConnection: close\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\nContent-Length: many\r\n\r\n",
+        b"HTTP/1.1 429 Rejected\r\nno header\r\nContent-Length: many\r\n\r\n",
+        b"HTTP/1.1 099 Rejected\r\n\r\n",
         b"HTTP/1.1 103 Early Hints\r\nX: " + 65_600 * b"x",
         40 * (b"HTTP/1.1 103 Early Hints\r\nX: " + 2000 * b"x" + b"\r\n\r\n"),
     ],
