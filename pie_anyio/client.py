@@ -15,7 +15,6 @@ import anyio.to_thread
 from anyio.abc import ByteStream
 
 from pie_anyio.driver import Driver, Progress
-from pie_anyio.home import DeadlinePassed, run_until
 from pie_anyio.instance import Instance
 from pie_anyio.lifetime import Background, on_asyncio
 from pie_anyio.proxy import proxy_for
@@ -122,12 +121,13 @@ class PieClient:
             raise ValueError(
                 "connect= opens the stream to talk over: ssl_context= and proxy= do not go with it"
             )
-        self._connect_stream = connect or partial(
+        self._connect_stream = partial(
             connect_stream,
             self._address,
             ssl_context=ssl_context,
             proxy=None if proxy is None else proxy_for(self._address, proxy),
-            body_bytes=limits.handshake_body_bytes,
+            connect=connect,
+            limits=limits,
         )
         self._on_notice = on_notice
         self._limits = limits
@@ -170,7 +170,8 @@ class PieClient:
         started = anyio.current_time()
         for opening in self._openings:
             # What this raises is no answer of the server's, whatever it says: a proxy's, perhaps.
-            stream = await self._stream(started + self._limits.handshake_timeout)
+            deadline = started + self._limits.handshake_timeout
+            stream = await self._connect_stream(deadline=deadline)
             try:
                 await self._open(opening, stream, started)
             except ConnectFailed as exc:
@@ -178,13 +179,6 @@ class PieClient:
                     raise
             else:
                 return
-
-    async def _stream(self, deadline: float) -> ByteStream:
-        try:
-            return await run_until(deadline, self._connect_stream)
-        except DeadlinePassed:
-            seconds = f"{self._limits.handshake_timeout:g} s"
-            raise ConnectFailed(f"no connection to {self._address.uri} within {seconds}") from None
 
     async def _open(self, opening: Opening, stream: ByteStream, started: float) -> None:
         connection = opening.connection(

@@ -8,21 +8,19 @@ from typing import Final
 from urllib.parse import quote, unquote_to_bytes
 
 import anyio
-import h11
 from anyio.abc import ByteStream
 
 from pie_proto.addresses import ServerAddress
-from pie_proto.errors import ConnectFailed
+from pie_proto.errors import ConnectFailed, RemoteProtocolError
+from pie_proto.http_responses import HeadReader, HttpResponse
 
-__all__ = ["ENVIRONMENT", "Proxy", "open_tunnel", "proxy_for"]
+__all__ = ["ENVIRONMENT", "Proxy", "open_tunnel", "proxy_for", "read_body", "rejected"]
 
 ENVIRONMENT: Final = "environment"
 """The value of ``proxy=`` that has the environment decide."""
 
 _FORM: Final = "proxy= is 'environment', or a URI as in http://127.0.0.1:3128"
 
-# All heads of the answer together; the same bound as that of the WebSocket's own handshake.
-_HEAD_BYTES: Final = 64 * 1024
 _READ_BYTES: Final = 4096
 
 
@@ -98,83 +96,74 @@ def proxy_for(address: ServerAddress, proxy: str) -> Proxy | None:
 
 async def open_tunnel(
     stream: ByteStream, proxy: Proxy, address: ServerAddress, *, body_bytes: int
-) -> None:
+) -> HttpResponse | None:
     """Ask the proxy at the other end of ``stream`` for a tunnel to ``address``.
 
-    Raises `ConnectFailed`, with at most ``body_bytes`` of the body of a refusal, and what the
-    stream raises. Unbounded in time.
+    ``None``: the stream leads there now. Otherwise the proxy's response, whose body `read_body`
+    reads: at most ``body_bytes`` of it. Raises `ConnectFailed`, and what the stream raises.
+    Unbounded in time.
     """
-    authority = address.authority
-    headers = [(b"Host", authority.encode())]
+    lines = [f"CONNECT {address.authority} HTTP/1.1", f"Host: {address.authority}"]
+    request = "\r\n".join(lines).encode()
     if proxy.authorization is not None:
-        headers.append((b"Proxy-Authorization", proxy.authorization))
-    http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_HEAD_BYTES)
-    request = h11.Request(method="CONNECT", target=authority, headers=headers)
-    await stream.send((http.send(request) or b"") + (http.send(h11.EndOfMessage()) or b""))
-    response = await _response(stream, http, proxy)
-    status = response.status_code
-    if 200 <= status < 300:
-        if http.trailing_data[0]:
+        request += b"\r\nProxy-Authorization: " + proxy.authorization
+    await stream.send(request + b"\r\n\r\n")
+    received = bytearray()
+    try:
+        head = await _head(stream, received, proxy)
+        response = HttpResponse(
+            head, peer=f"proxy {proxy}", method="CONNECT", body_bytes=body_bytes
+        )
+    except RemoteProtocolError as exc:
+        raise ConnectFailed(f"what answers at {proxy} is no HTTP proxy: {exc}") from exc
+    if 200 <= response.status < 300:
+        if received:
             raise ConnectFailed(f"the proxy {proxy} sends what nobody asked for")
-        return
-    body = (await _body(stream, http, body_bytes)).decode("utf-8", "replace")
-    said = f": {body}" if body else ""
-    remedy = ""
+        return None
+    response.receive_data(bytes(received))
+    return response
+
+
+async def _head(stream: ByteStream, received: bytearray, proxy: Proxy) -> bytes:
+    heads = HeadReader(
+        received,
+        peer=f"proxy {proxy}",
+        begins=b"HTTP/1.",
+        otherwise=f"the proxy {proxy} does not answer over HTTP/1",
+    )
+    while (head := heads.next_head()) is None:
+        try:
+            received += await stream.receive(_READ_BYTES)
+        except anyio.EndOfStream:
+            raise ConnectFailed(f"the proxy {proxy} hung up without an answer") from None
+    return head
+
+
+async def read_body(stream: ByteStream, response: HttpResponse) -> None:
+    """Read the body of a rejection, as far as it comes. Unbounded in time."""
+    try:
+        while not response.complete:
+            response.receive_data(await stream.receive(_READ_BYTES))
+    except (anyio.EndOfStream, anyio.BrokenResourceError, OSError):
+        response.receive_eof()
+
+
+def rejected(proxy: Proxy, address: ServerAddress, response: HttpResponse) -> ConnectFailed:
+    """The exception for a proxy that does not lead to ``address``."""
+    status, body = response.status, response.body
+    place = f", and points to {response.location}" if response.location else ""
+    advice = ""
     if status == 407:
-        remedy = (
+        advice = (
             ". It wants a user and a password: proxy='http://user:password@host:port'"
             if proxy.authorization is None
             else ". It does not accept this user and password"
         )
-    raise ConnectFailed(
-        f"the proxy {proxy} answered HTTP {status} instead of leading to {authority}{remedy}{said}",
+    text = f": {body}" if body else ""
+    return ConnectFailed(
+        f"the proxy {proxy} answered HTTP {status} instead of leading to "
+        f"{address.authority}{place}{advice}{text}",
         status=status,
         body=body,
+        location=response.location,
     )
-
-
-async def _response(stream: ByteStream, http: h11.Connection, proxy: Proxy) -> h11.Response:
-    room = _HEAD_BYTES
-    while True:
-        try:
-            event = http.next_event()
-            if event is h11.NEED_DATA:
-                if room <= 0:
-                    raise ConnectFailed(f"the headers of the proxy {proxy} have no end")
-                data = await _receive(stream)
-                if not data:
-                    raise ConnectFailed(f"the proxy {proxy} hung up without an answer")
-                room -= len(data)
-                http.receive_data(data)
-                continue
-        except h11.RemoteProtocolError as exc:
-            raise ConnectFailed(
-                f"what answers at {proxy} is no HTTP proxy: {str(exc)[:200]}"
-            ) from exc
-        if isinstance(event, h11.Response):
-            return event
-        # Else it is an informational answer, behind which another comes.
-
-
-async def _body(stream: ByteStream, http: h11.Connection, bound: int) -> bytes:
-    """The start of a refusal's body, as far as it comes whole and well."""
-    body = bytearray()
-    while len(body) < bound:
-        try:
-            event = http.next_event()
-            if event is h11.NEED_DATA:
-                http.receive_data(await _receive(stream))
-                continue
-        except (h11.RemoteProtocolError, anyio.BrokenResourceError, OSError):
-            break
-        if not isinstance(event, h11.Data):
-            break
-        body += event.data
-    return bytes(body[:bound])
-
-
-async def _receive(stream: ByteStream) -> bytes:
-    try:
-        return await stream.receive(_READ_BYTES)
-    except anyio.EndOfStream:
-        return b""

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import sys
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
-from anyio.abc import ByteStream, SocketAttribute
+from anyio.abc import ByteStream, SocketAttribute, SocketStream
 
-from pie_anyio.proxy import Proxy, open_tunnel
+from pie_anyio.home import DeadlinePassed, run_until
+from pie_anyio.proxy import Proxy, open_tunnel, read_body, rejected
 from pie_proto.addresses import ServerAddress
+from pie_proto.attempts import ATTEMPT_DELAY, Attempts, in_order
 from pie_proto.errors import ConnectFailed, describe_cause
-from pie_proto.limits import DEFAULT_LIMITS
+from pie_proto.http_responses import HttpResponse
+from pie_proto.limits import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:
     import ssl
@@ -33,25 +39,140 @@ async def connect_stream(
     *,
     ssl_context: ssl.SSLContext | None = None,
     proxy: Proxy | None = None,
-    body_bytes: int = DEFAULT_LIMITS.handshake_body_bytes,
+    connect: Callable[[], Awaitable[ByteStream]] | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+    deadline: float = math.inf,
 ) -> ByteStream:
     """Open a connection. Raises `ConnectFailed` that names the address, the cause and a remedy.
 
-    With ``wss://``, ``ssl_context`` says what is trusted; by default, what the system trusts. Of
-    the body of a proxy's refusal ``body_bytes`` are told. Cancel-safe: nothing is left open.
+    With ``wss://``, ``ssl_context`` says what is trusted; by default, what the system trusts.
+    ``connect`` takes the place of all that; what it raises is raised as it is. At the ``deadline``
+    what is known by then is reported. Cancel-safe: nothing is left open.
     """
-    if address.path is not None:
-        return await _connect_unix(address, address.path)
-    stream = await _connect_tcp(address, proxy)
+    attempt = _Attempt(address, proxy, limits)
     try:
+        return await run_until(deadline, connect or partial(attempt.connect, ssl_context))
+    except DeadlinePassed:
+        raise attempt.timed_out() from None
+
+
+class _Attempt:
+    """One attempt to connect, and what is known of it when time is up."""
+
+    def __init__(self, address: ServerAddress, proxy: Proxy | None, limits: Limits) -> None:
+        self._address = address
+        self._proxy = proxy
+        self._limits = limits
+        self._host, self._port = address.host, address.port
         if proxy is not None:
-            await _lead_through(stream, proxy, address, body_bytes)
-        if address.secure:
-            return await _secured(stream, address, ssl_context)
+            self._host, self._port = proxy.host, proxy.port
+        self._attempts = Attempts(self._host)
+        self._rejection: HttpResponse | None = None
+        self._prefix = f"no connection to {address.uri}"
+
+    def timed_out(self) -> ConnectFailed:
+        """The exception for a connection that was not made in time."""
+        if self._proxy is not None and self._rejection is not None:
+            return rejected(self._proxy, self._address, self._rejection).at(self._prefix)
+        seconds = f"{self._limits.handshake_timeout:g} s"
+        return ConnectFailed(f"{self._prefix} within {seconds}{self._attempts.so_far}")
+
+    async def connect(self, ssl_context: ssl.SSLContext | None) -> ByteStream:
+        """Open the connection, whatever it leads over."""
+        address, proxy = self._address, self._proxy
+        if address.path is not None:
+            return await _connect_unix(address, address.path)
+        stream = await self._connect_tcp()
+        try:
+            if proxy is not None:
+                await self._lead_through(stream, proxy)
+            if address.secure:
+                return await _secured(stream, address, ssl_context)
+        except BaseException:
+            await anyio.aclose_forcefully(stream)
+            raise
+        return stream
+
+    async def _connect_tcp(self) -> ByteStream:
+        attempts = self._attempts
+        try:
+            addresses = await _lookup(self._host, self._port)
+        except (OSError, UnicodeError) as exc:  # no name can be of such a form
+            attempts.fail_lookup(exc)
+            addresses = []
+        stream = await _first_connected(addresses, self._port, attempts)
+        if stream is None:
+            reason = f"{attempts.reason}. {attempts.advice}"
+            if self._proxy is not None:
+                reason = f"the proxy {self._proxy} is not reached: {attempts.reason}"
+            raise ConnectFailed(f"{self._prefix}: {reason}") from attempts.cause
+        _keep_send_queue_short(stream.extra(SocketAttribute.raw_socket))
+        return stream
+
+    async def _lead_through(self, stream: ByteStream, proxy: Proxy) -> None:
+        body_bytes = self._limits.handshake_body_bytes
+        try:
+            rejection = await open_tunnel(stream, proxy, self._address, body_bytes=body_bytes)
+            if rejection is None:
+                return
+            self._rejection = rejection
+            with anyio.move_on_after(self._limits.handshake_body_timeout):
+                await read_body(stream, rejection)
+            raise rejected(proxy, self._address, rejection)
+        except ConnectFailed as exc:
+            raise exc.at(self._prefix) from exc.__cause__
+        except (anyio.BrokenResourceError, OSError) as exc:
+            raise ConnectFailed(
+                f"{self._prefix}: the proxy {proxy} hung up: {describe_cause(exc)}"
+            ) from exc
+
+
+async def _lookup(host: str, port: int) -> list[str]:
+    # As bytes, since a resolver for text would take the zone of an address for part of a name.
+    name = host.encode("utf-8", "surrogateescape")
+    try:
+        # An address needs no look-up, and no thread for one.
+        numeric = socket.AI_NUMERICHOST
+        return in_order(socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=numeric))
+    except socket.gaierror:
+        return in_order(await anyio.getaddrinfo(name, port, type=socket.SOCK_STREAM))
+
+
+async def _first_connected(
+    addresses: Sequence[str], port: int, attempts: Attempts
+) -> SocketStream | None:
+    """Connect to one of the addresses: the next one if one fails, or has not answered for a while.
+
+    ``None``: none was reached, and ``attempts`` knows why.
+    """
+    connected: list[SocketStream] = []
+
+    async def connect(address: str, over: anyio.Event) -> None:
+        attempts.begin(address)
+        try:
+            connected.append(await anyio.connect_tcp(address, port))
+        except OSError as exc:
+            attempts.fail(address, exc)
+        else:
+            tasks.cancel_scope.cancel()
+        finally:
+            over.set()
+
+    try:
+        async with anyio.create_task_group() as tasks:
+            for address in addresses:
+                over = anyio.Event()
+                tasks.start_soon(connect, address, over)
+                with anyio.move_on_after(ATTEMPT_DELAY):
+                    await over.wait()
     except BaseException:
-        await anyio.aclose_forcefully(stream)
+        for stream in connected:
+            await anyio.aclose_forcefully(stream)
         raise
-    return stream
+    # Two may have answered at the same time.
+    for stream in connected[1:]:
+        await anyio.aclose_forcefully(stream)
+    return connected[0] if connected else None
 
 
 async def _connect_unix(address: ServerAddress, path: str) -> ByteStream:
@@ -72,36 +193,6 @@ def _describe_unix(exc: OSError, path: str) -> str:
     if isinstance(exc, ConnectionRefusedError):
         return f"{words}: {path} is there, but no server listens to it any more"
     return f"{words}: {path}"
-
-
-async def _connect_tcp(address: ServerAddress, proxy: Proxy | None) -> ByteStream:
-    host, port = (address.host, address.port) if proxy is None else (proxy.host, proxy.port)
-    try:
-        stream = await anyio.connect_tcp(host, port)
-    except (OSError, UnicodeError) as exc:  # no name can be of such a form
-        words = describe_cause(exc)
-        if proxy is not None:
-            raise ConnectFailed(
-                f"no connection to {address.uri}: the proxy {proxy} is not reached: {words}"
-            ) from exc
-        raise ConnectFailed(
-            f"no connection to {address.uri}: {words}. Is a Pie server listening there?"
-        ) from exc
-    _keep_send_queue_short(stream.extra(SocketAttribute.raw_socket))
-    return stream
-
-
-async def _lead_through(
-    stream: ByteStream, proxy: Proxy, address: ServerAddress, body_bytes: int
-) -> None:
-    try:
-        await open_tunnel(stream, proxy, address, body_bytes=body_bytes)
-    except ConnectFailed as exc:
-        raise exc.at(f"no connection to {address.uri}") from exc.__cause__
-    except (anyio.BrokenResourceError, OSError) as exc:
-        raise ConnectFailed(
-            f"no connection to {address.uri}: the proxy {proxy} hung up: {describe_cause(exc)}"
-        ) from exc
 
 
 async def _secured(

@@ -231,11 +231,14 @@ def key_wanted(username: str) -> AuthenticationError:
 
 
 def describe_cause(exc: BaseException) -> str:
-    """What the operating system says is behind an exception of a transport's, in a few words."""
+    """What the operating system says is behind an exception of a transport's, in a few words.
+
+    Of a group, each exception is described.
+    """
     cause: BaseException | None = exc
     while cause is not None:
         if isinstance(cause, BaseExceptionGroup):
-            cause = cause.exceptions[0]
+            return "; ".join(dict.fromkeys(map(describe_cause, cause.exceptions)))
         if isinstance(cause, OSError) and hasattr(cause, "library"):
             # Of TLS: it has numbers of its own.
             return f"TLS: {cause.strerror}"

@@ -11,6 +11,7 @@ import trio
 from pie_files import ReceivedBlob
 from pie_proto import DEFAULT_LIMITS, Limits
 from pie_proto.addresses import ServerAddress
+from pie_proto.attempts import Attempts
 from pie_proto.errors import ConnectFailed
 from pie_proto.limits import DEFAULT_TIMEOUT, Timeout, timeout_of
 from pie_proto.openings import Opening, openings
@@ -158,11 +159,12 @@ async def _ready(
 ) -> trio.abc.Stream:
     """The stream to talk over: connected, and agreed on TLS, in the time that there is for it."""
     stream = where if isinstance(where, trio.abc.Stream) else None
+    attempts = Attempts("" if address is None else address.host)
 
     async def connect() -> trio.abc.Stream:
         nonlocal stream
         if stream is None and address is not None:
-            stream = await connect_stream(address, ssl_context)
+            stream = await connect_stream(address, ssl_context, attempts)
         assert stream is not None  # noqa: S101 - it is one or the other
         await shake_hands(stream)
         return stream
@@ -175,7 +177,8 @@ async def _ready(
         name = "the server" if address is None else address.uri
         if isinstance(exc, DeadlinePassed):
             seconds = f"{limits.handshake_timeout:g} s"
-            raise ConnectFailed(f"no connection to {name} within {seconds}") from None
+            text = f"no connection to {name} within {seconds}{attempts.so_far}"
+            raise ConnectFailed(text) from None
         if isinstance(exc, ConnectFailed) and stream is not None:
             raise exc.at(f"no connection to {name}") from exc.__cause__
         raise

@@ -5,11 +5,13 @@ from __future__ import annotations
 import socket
 import ssl
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 
 import trio
 
 from pie_proto.addresses import ServerAddress
+from pie_proto.attempts import ATTEMPT_DELAY, Attempts, in_order
 from pie_proto.errors import ConnectFailed, describe_cause
 
 __all__ = ["connect_stream", "shake_hands"]
@@ -22,12 +24,12 @@ _UNSENT_BYTES = 512 * 1024
 
 
 async def connect_stream(
-    address: ServerAddress, ssl_context: ssl.SSLContext | None
+    address: ServerAddress, ssl_context: ssl.SSLContext | None, attempts: Attempts
 ) -> trio.abc.Stream:
     """Open a connection. Raises `ConnectFailed` that names the address, the cause and a remedy.
 
     With ``wss://``, ``ssl_context`` says what is trusted; by default, what the system trusts.
-    Cancel-safe: nothing is left open.
+    ``attempts`` notes what came of each address. Cancel-safe: nothing is left open.
     """
     if address.path is not None:
         try:
@@ -37,13 +39,7 @@ async def connect_stream(
             raise ConnectFailed(
                 f"no connection to {address.uri}: {words}. Has the server been started?"
             ) from exc
-    try:
-        stream = await trio.open_tcp_stream(address.host, address.port)
-    except (OSError, UnicodeError) as exc:  # no name can be of such a form
-        words = describe_cause(exc)
-        raise ConnectFailed(
-            f"no connection to {address.uri}: {words}. Is a Pie server listening there?"
-        ) from exc
+    stream = await _connect_tcp(address, attempts)
     # What lies in the kernel's send queue cannot be overtaken: megabytes of an upload, by default.
     if _TCP_NOTSENT_LOWAT is not None:
         with suppress(OSError):
@@ -57,6 +53,60 @@ async def connect_stream(
     return trio.SSLStream(
         stream, ssl_context, server_hostname=address.server_name, https_compatible=True
     )
+
+
+async def _connect_tcp(address: ServerAddress, attempts: Attempts) -> trio.SocketStream:
+    # As bytes, since a resolver for text would take the zone of an address for part of a name.
+    name = address.host.encode("utf-8", "surrogateescape")
+    addresses: list[str] = []
+    try:
+        found = await trio.socket.getaddrinfo(name, address.port, type=trio.socket.SOCK_STREAM)
+        addresses = in_order(found)
+    except (OSError, UnicodeError) as exc:  # no name can be of such a form
+        attempts.fail_lookup(exc)
+    stream = await _first_connected(addresses, address.port, attempts)
+    if stream is None:
+        raise ConnectFailed(
+            f"no connection to {address.uri}: {attempts.reason}. {attempts.advice}"
+        ) from attempts.cause
+    return stream
+
+
+async def _first_connected(
+    addresses: Sequence[str], port: int, attempts: Attempts
+) -> trio.SocketStream | None:
+    """Connect to one of the addresses: the next one if one fails, or has not answered for a while.
+
+    ``None``: none was reached, and ``attempts`` knows why.
+    """
+    connected: list[trio.SocketStream] = []
+
+    async def connect(address: str, over: trio.Event) -> None:
+        attempts.begin(address)
+        try:
+            connected.append(await trio.open_tcp_stream(address, port))
+        except OSError as exc:
+            attempts.fail(address, exc)
+        else:
+            nursery.cancel_scope.cancel()
+        finally:
+            over.set()
+
+    try:
+        async with trio.open_nursery() as nursery:
+            for address in addresses:
+                over = trio.Event()
+                nursery.start_soon(connect, address, over)
+                with trio.move_on_after(ATTEMPT_DELAY):
+                    await over.wait()
+    except BaseException:
+        for stream in connected:
+            await trio.aclose_forcefully(stream)
+        raise
+    # Two may have answered at the same time.
+    for stream in connected[1:]:
+        await trio.aclose_forcefully(stream)
+    return connected[0] if connected else None
 
 
 async def shake_hands(stream: trio.abc.Stream) -> None:

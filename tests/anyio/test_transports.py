@@ -417,13 +417,53 @@ async def test_a_refused_password_is_not_repeated() -> None:
     assert "secret" not in repr(Proxy.parse(uri))
 
 
-@pytest.mark.parametrize("answer", [b"HTTP/1.1 ", b"HTTP/1.1 502 No\r\nContent-Length: 9\r\n\r\n"])
-async def test_a_proxy_that_hangs_is_given_up(answer: bytes) -> None:
+async def test_a_proxy_that_hangs_is_given_up() -> None:
     limits = replace(DEFAULT_LIMITS, handshake_timeout=0.1)
     with anyio.fail_after(SOON):
-        async with running(TunnelProxy(0, answer, hangs=True)) as proxy:
+        async with running(TunnelProxy(0, b"HTTP/1.1 ", hangs=True)) as proxy:
             error = await failure("ws://pie.test", proxy=proxy.uri, limits=limits)
     assert "within 0.1 s" in str(error)
+
+
+@pytest.mark.parametrize(
+    "framed",
+    [
+        b"\r\nno room",
+        b"Content-Length: 2000\r\n\r\nno room",
+        b"Transfer-Encoding: chunked\r\n\r\n7\r\nno room\r\n",
+        b"Transfer-Encoding: chunked\r\n\r\nff\r\nno room",
+        b"Transfer-Encoding: chunked\r\n\r\n7\r\nno room\r\nzz\r\n",
+        b"Content-Length: many\r\n\r\nno room",
+        b"Transfer-Encoding: gzip\r\n\r\nno room",
+    ],
+)
+@pytest.mark.parametrize("hangs", [True, False])
+@pytest.mark.parametrize(
+    "limits",
+    [
+        Limits(handshake_body_timeout=0.05),
+        Limits(handshake_timeout=0.2, handshake_body_timeout=SOON),
+    ],
+    ids=["the wait for it ends", "all time is up"],
+)
+async def test_a_proxys_status_is_reported_however_the_body_is_framed(
+    framed: bytes, limits: Limits, *, hangs: bool
+) -> None:
+    answer = b"HTTP/1.1 403 No\r\nLocation: /there\r\n" + framed
+    with anyio.fail_after(SOON):
+        async with running(TunnelProxy(0, answer, hangs=hangs)) as proxy:
+            error = await failure("ws://pie.test", proxy=proxy.uri, limits=limits)
+    assert (error.status, error.body, error.location) == (403, "no room", "/there")
+    assert f"{proxy.uri} answered HTTP 403" in str(error)
+
+
+async def test_a_proxys_body_commands_no_terminal() -> None:
+    answer = b"HTTP/1.1 502 Bad\r\nContent-Length: 4\r\n\r\n\x1b[2J"
+    with anyio.fail_after(SOON):
+        async with running(TunnelProxy(0, answer)) as proxy:
+            error = await failure("ws://pie.test", proxy=proxy.uri)
+    assert error.body == "\ufffd[2J"
+    assert "\x1b" not in str(error)
 
 
 async def test_a_proxy_that_is_not_there() -> None:

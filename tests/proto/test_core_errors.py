@@ -238,6 +238,16 @@ def _tls_error() -> ssl.SSLError:
             os.strerror(errno.EPIPE),
         ),
         (ExceptionGroup("all", [OSError(errno.EPIPE, "")]), os.strerror(errno.EPIPE)),
+        (
+            _raised(
+                OSError("all failed"),
+                because=ExceptionGroup(
+                    "all",
+                    [OSError(errno.EPIPE, ""), OSError(errno.EIO, ""), OSError(errno.EPIPE, "x")],
+                ),
+            ),
+            f"{os.strerror(errno.EPIPE)}; {os.strerror(errno.EIO)}",
+        ),
         (_tls_error(), f"TLS: {_tls_error().strerror}"),
         (ValueError("odd"), "odd"),
         (ValueError(), "ValueError"),
