@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -15,11 +14,12 @@ import anyio.to_thread
 from anyio.abc import ByteStream
 
 from pie_anyio.driver import Driver, Progress
+from pie_anyio.home import DeadlinePassed, run_until
 from pie_anyio.instance import Instance
 from pie_anyio.lifetime import Background, on_asyncio
 from pie_anyio.proxy import proxy_for
 from pie_anyio.sources import open_content
-from pie_anyio.transport import connect_stream
+from pie_anyio.transport import Connector
 from pie_files import ReceivedBlob, UploadContent
 from pie_proto import (
     DEFAULT_LIMITS,
@@ -121,14 +121,13 @@ class PieClient:
             raise ValueError(
                 "connect= opens the stream to talk over: ssl_context= and proxy= do not go with it"
             )
-        self._connect_stream = partial(
-            connect_stream,
+        self._connector = Connector(
             self._address,
             ssl_context=ssl_context,
             proxy=None if proxy is None else proxy_for(self._address, proxy),
-            connect=connect,
             limits=limits,
         )
+        self._connect_stream = connect or self._connector.connect
         self._on_notice = on_notice
         self._limits = limits
         self._driver: Driver | None = None
@@ -170,8 +169,7 @@ class PieClient:
         started = anyio.current_time()
         for opening in self._openings:
             # What this raises is no answer of the server's, whatever it says: a proxy's, perhaps.
-            deadline = started + self._limits.handshake_timeout
-            stream = await self._connect_stream(deadline=deadline)
+            stream = await self._stream(started + self._limits.handshake_timeout)
             try:
                 await self._open(opening, stream, started)
             except ConnectFailed as exc:
@@ -179,6 +177,12 @@ class PieClient:
                     raise
             else:
                 return
+
+    async def _stream(self, deadline: float) -> ByteStream:
+        try:
+            return await run_until(deadline, self._connect_stream)
+        except DeadlinePassed:
+            raise self._connector.timed_out() from None
 
     async def _open(self, opening: Opening, stream: ByteStream, started: float) -> None:
         connection = opening.connection(

@@ -16,19 +16,11 @@ import anyio
 from anyio.abc import ByteStream
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
 
-__all__ = ["TLSStream", "client_stream", "default_context", "explain", "server_stream", "words_of"]
+__all__ = ["TLSStream", "client_stream", "server_stream"]
 
 _READ_BYTES: Final = 65_536
 
 _BROKEN: Final = (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError)
-
-# What OpenSSL calls it when a server sends what is no TLS; it depends on its version.
-_NO_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL"})
-
-# X509_V_ERR_*: openssl/x509_vfy.h
-_OUT_OF_DATE: Final = frozenset({9, 10})
-_UNKNOWN_ISSUER: Final = frozenset({2, 18, 19, 20, 21})
-_OTHER_NAME: Final = frozenset({62, 64})
 
 
 class TLSStream(ByteStream):
@@ -163,13 +155,6 @@ def _is_end(exc: ssl.SSLError) -> bool:
     )
 
 
-def default_context() -> ssl.SSLContext:
-    """What the system trusts. Reads files: for a worker thread."""
-    context = ssl.create_default_context()
-    context.set_alpn_protocols(["http/1.1"])
-    return context
-
-
 async def client_stream(
     transport: ByteStream, context: ssl.SSLContext, server_name: str
 ) -> TLSStream:
@@ -192,34 +177,3 @@ async def server_stream(transport: ByteStream, context: ssl.SSLContext) -> TLSSt
     )
     await stream.shake_hands()
     return stream
-
-
-def words_of(exc: ssl.SSLError) -> str:
-    """What OpenSSL says, in its words."""
-    if isinstance(exc, ssl.SSLCertVerificationError):
-        return exc.verify_message
-    return (exc.reason or str(exc)).replace("_", " ").lower()
-
-
-def explain(exc: ssl.SSLError) -> str:
-    """Why TLS failed for a client, and what to try."""
-    if isinstance(exc, ssl.SSLCertVerificationError):
-        return f"the server's certificate is not accepted: {words_of(exc)}. {_remedy(exc)}"
-    if _is_end(exc):
-        return "the other side hung up during the TLS handshake. Does it speak TLS there, wss://?"
-    if exc.reason in _NO_TLS:
-        return f"what answers speaks no TLS ({words_of(exc)}). Is it ws:// there, and not wss://?"
-    return f"the TLS handshake failed: {words_of(exc)}"
-
-
-def _remedy(exc: ssl.SSLCertVerificationError) -> str:
-    if exc.verify_code in _OTHER_NAME:
-        return "Connect to a name that it is for"
-    if exc.verify_code in _UNKNOWN_ISSUER:
-        return (
-            "If you trust its issuer, pass "
-            "ssl_context=ssl.create_default_context(cafile=...) with the issuer's certificate"
-        )
-    if exc.verify_code in _OUT_OF_DATE:
-        return "Is this machine's clock right? If so, the server needs a new certificate"
-    return "The server needs a certificate that this machine accepts, or pass ssl_context="

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import math
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
 from anyio.abc import ByteStream, SocketAttribute, SocketStream
 
-from pie_anyio.home import DeadlinePassed, run_until
+from pie_anyio.last_bytes import ReadToTheEnd
+from pie_anyio.lifetime import on_asyncio
 from pie_anyio.proxy import Proxy, open_tunnel, read_body, rejected
 from pie_proto.addresses import ServerAddress
 from pie_proto.attempts import ATTEMPT_DELAY, Attempts, in_order
+from pie_proto.connect_errors import tls_handshake_reason, unix_socket_reason
 from pie_proto.errors import ConnectFailed, describe_cause
 from pie_proto.http_responses import HttpResponse
 from pie_proto.limits import DEFAULT_LIMITS, Limits
@@ -25,7 +25,7 @@ from pie_proto.limits import DEFAULT_LIMITS, Limits
 if TYPE_CHECKING:
     import ssl
 
-__all__ = ["connect_stream"]
+__all__ = ["Connector"]
 
 # The `socket` module has had the name since Python 3.12 only; these are the systems' own numbers.
 _TCP_NOTSENT_LOWAT = {"linux": 25, "darwin": 0x201}.get(sys.platform)
@@ -34,41 +34,51 @@ _TCP_NOTSENT_LOWAT = {"linux": 25, "darwin": 0x201}.get(sys.platform)
 _UNSENT_BYTES = 512 * 1024
 
 
-async def connect_stream(
-    address: ServerAddress,
-    *,
-    ssl_context: ssl.SSLContext | None = None,
-    proxy: Proxy | None = None,
-    connect: Callable[[], Awaitable[ByteStream]] | None = None,
-    limits: Limits = DEFAULT_LIMITS,
-    deadline: float = math.inf,
-) -> ByteStream:
-    """Open a connection. Raises `ConnectFailed` that names the address, the cause and a remedy.
+class Connector:
+    """Opens connections to one address, and says what is known if there is no time left.
 
     With ``wss://``, ``ssl_context`` says what is trusted; by default, what the system trusts.
-    ``connect`` takes the place of all that; what it raises is raised as it is. At the ``deadline``
-    what is known by then is reported. Cancel-safe: nothing is left open.
     """
-    attempt = _Attempt(address, proxy, limits)
-    try:
-        return await run_until(deadline, connect or partial(attempt.connect, ssl_context))
-    except DeadlinePassed:
-        raise attempt.timed_out() from None
 
-
-class _Attempt:
-    """One attempt to connect, and what is known of it when time is up."""
-
-    def __init__(self, address: ServerAddress, proxy: Proxy | None, limits: Limits) -> None:
+    def __init__(
+        self,
+        address: ServerAddress,
+        *,
+        ssl_context: ssl.SSLContext | None = None,
+        proxy: Proxy | None = None,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
         self._address = address
+        self._ssl_context = ssl_context
         self._proxy = proxy
         self._limits = limits
         self._host, self._port = address.host, address.port
         if proxy is not None:
             self._host, self._port = proxy.host, proxy.port
+        self._prefix = f"no connection to {address.uri}"
         self._attempts = Attempts(self._host)
         self._rejection: HttpResponse | None = None
-        self._prefix = f"no connection to {address.uri}"
+
+    async def connect(self) -> ByteStream:
+        """Open a connection. Raises `ConnectFailed` that names the address, the cause and a remedy.
+
+        Unbounded in time: cancel it, and raise `timed_out`. Cancel-safe: nothing is left open.
+        """
+        address, proxy = self._address, self._proxy
+        if address.path is not None:
+            return await _connect_unix(address, address.path)
+        self._attempts = Attempts(self._host)
+        self._rejection = None
+        stream = await self._connect_tcp()
+        try:
+            if proxy is not None:
+                await self._lead_through(stream, proxy)
+            if address.secure:
+                return await _secured(stream, address, self._ssl_context)
+        except BaseException:
+            await anyio.aclose_forcefully(stream)
+            raise
+        return stream
 
     def timed_out(self) -> ConnectFailed:
         """The exception for a connection that was not made in time."""
@@ -76,22 +86,6 @@ class _Attempt:
             return rejected(self._proxy, self._address, self._rejection).at(self._prefix)
         seconds = f"{self._limits.handshake_timeout:g} s"
         return ConnectFailed(f"{self._prefix} within {seconds}{self._attempts.so_far}")
-
-    async def connect(self, ssl_context: ssl.SSLContext | None) -> ByteStream:
-        """Open the connection, whatever it leads over."""
-        address, proxy = self._address, self._proxy
-        if address.path is not None:
-            return await _connect_unix(address, address.path)
-        stream = await self._connect_tcp()
-        try:
-            if proxy is not None:
-                await self._lead_through(stream, proxy)
-            if address.secure:
-                return await _secured(stream, address, ssl_context)
-        except BaseException:
-            await anyio.aclose_forcefully(stream)
-            raise
-        return stream
 
     async def _connect_tcp(self) -> ByteStream:
         attempts = self._attempts
@@ -107,7 +101,7 @@ class _Attempt:
                 reason = f"the proxy {self._proxy} is not reached: {attempts.reason}"
             raise ConnectFailed(f"{self._prefix}: {reason}") from attempts.cause
         _keep_send_queue_short(stream.extra(SocketAttribute.raw_socket))
-        return stream
+        return ReadToTheEnd.on(stream) if on_asyncio() else stream
 
     async def _lead_through(self, stream: ByteStream, proxy: Proxy) -> None:
         body_bytes = self._limits.handshake_body_bytes
@@ -181,41 +175,24 @@ async def _connect_unix(address: ServerAddress, path: str) -> ByteStream:
     try:
         return await anyio.connect_unix(path)
     except OSError as exc:
-        raise ConnectFailed(f"no connection to {address.uri}: {_describe_unix(exc, path)}") from exc
-
-
-def _describe_unix(exc: OSError, path: str) -> str:
-    words = describe_cause(exc)
-    if isinstance(exc, FileNotFoundError):
-        return f"{words}: {path}. Has the server been started?"
-    if isinstance(exc, PermissionError):
-        return f"{words}: to write to {path}, and to enter its folder, must be allowed"
-    if isinstance(exc, ConnectionRefusedError):
-        return f"{words}: {path} is there, but no server listens to it any more"
-    return f"{words}: {path}"
+        reason = unix_socket_reason(exc, path)
+        raise ConnectFailed(f"no connection to {address.uri}: {reason}") from exc
 
 
 async def _secured(
     stream: ByteStream, address: ServerAddress, ssl_context: ssl.SSLContext | None
 ) -> ByteStream:
-    import ssl  # noqa: PLC0415 - by need
-
-    from pie_anyio import tls  # noqa: PLC0415 - by need
+    from pie_anyio.tls import client_stream  # noqa: PLC0415 - by need
+    from pie_files.tls import default_context  # noqa: PLC0415 - by need
 
     if ssl_context is None:
         # Half a megabyte of certificates is read.
-        ssl_context = await anyio.to_thread.run_sync(tls.default_context)
+        ssl_context = await anyio.to_thread.run_sync(default_context)
     try:
-        return await tls.client_stream(stream, ssl_context, address.server_name)
-    except ssl.SSLError as exc:
-        words = tls.explain(exc)
-        raise ConnectFailed(f"no connection to {address.uri}: {words}") from exc
-    except (anyio.EndOfStream, anyio.BrokenResourceError, OSError) as exc:
-        words = f"the other side hung up during the TLS handshake: {describe_cause(exc)}"
-        raise ConnectFailed(f"no connection to {address.uri}: {words}") from exc
-    except ValueError as exc:  # a label of the name is too long, say
-        words = f"no certificate can be for {address.server_name!r}: {exc}"
-        raise ConnectFailed(f"no connection to {address.uri}: {words}") from exc
+        return await client_stream(stream, ssl_context, address.server_name)
+    except (OSError, ValueError, anyio.EndOfStream, anyio.BrokenResourceError) as exc:
+        reason = tls_handshake_reason(exc, address.server_name)
+        raise ConnectFailed(f"no connection to {address.uri}: {reason}") from exc
 
 
 def _keep_send_queue_short(raw_socket: socket.socket) -> None:

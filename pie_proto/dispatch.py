@@ -14,7 +14,14 @@ from typing import Generic, Protocol, TypeVar
 from pie_proto import events as e
 from pie_proto.commands import Buffer, Command, UploadCommand
 from pie_proto.connection import ClientConnection
-from pie_proto.errors import ConnectFailed, ConnectionLost, PieError, describe_cause, error_for
+from pie_proto.errors import (
+    ConnectFailed,
+    ConnectionLost,
+    PieError,
+    describe_cause,
+    error_for,
+    tls_error_behind,
+)
 from pie_proto.limits import DEFAULT_TIMEOUT, Timeout
 from pie_proto.states import ConnectionState
 from pie_proto.transfers import ChunkWanted
@@ -135,8 +142,13 @@ class Dispatcher(Generic[W]):
         self.pump()
 
     def note_cause(self, exc: BaseException) -> None:
-        """Keep the first thing that went wrong: it is why the connection ended."""
-        if self.cause is None:
+        """Keep the first thing that went wrong: it is why the connection ended.
+
+        A failure of TLS comes before any other: its alert says why the peer closed the connection,
+        and a write may have found out first that it is closed.
+        """
+        explains = tls_error_behind(exc) is not None
+        if self.cause is None or (explains and tls_error_behind(self.cause) is None):
             self.cause = exc
 
     @property

@@ -25,6 +25,7 @@ from typing import assert_never
 
 from pie_proto import commands as c
 from pie_proto.events import Closer, ConnectionClosed, Event, Failed, TimedOut
+from pie_proto.tls_errors import explain_tls_error, is_tls_error, is_tls_wait
 
 __all__ = [
     "AgentError",
@@ -48,6 +49,7 @@ __all__ = [
     "elsewhere",
     "error_for",
     "key_wanted",
+    "tls_error_behind",
 ]
 
 
@@ -231,22 +233,29 @@ def key_wanted(username: str) -> AuthenticationError:
 
 
 def describe_cause(exc: BaseException) -> str:
-    """What the operating system says is behind an exception of a transport's, in a few words.
+    """What the operating system or TLS says is behind an exception of a transport's.
 
-    Of a group, each exception is described.
+    Of a group, each exception is described. A failure of TLS is explained, with what to try.
     """
     cause: BaseException | None = exc
     while cause is not None:
         if isinstance(cause, BaseExceptionGroup):
             return "; ".join(dict.fromkeys(map(describe_cause, cause.exceptions)))
-        if isinstance(cause, OSError) and hasattr(cause, "library"):
-            # Of TLS: it has numbers of its own.
-            return f"TLS: {cause.strerror}"
-        if isinstance(cause, OSError) and cause.errno:
+        if is_tls_error(cause):
+            return explain_tls_error(cause, handshake=False)
+        if isinstance(cause, OSError) and cause.errno and not is_tls_wait(cause):
             # A failure to look a name up has numbers of its own, below 0.
             return os.strerror(cause.errno) if cause.errno > 0 else str(cause.strerror)
         cause = cause.__cause__ or cause.__context__
     return str(exc) or type(exc).__name__
+
+
+def tls_error_behind(exc: BaseException) -> BaseException | None:
+    """The `ssl.SSLError` that an exception of a transport's was raised for, if it was."""
+    cause: BaseException | None = exc
+    while cause is not None and not is_tls_error(cause):
+        cause = cause.__cause__
+    return cause
 
 
 _HTTP_ADVICE = {

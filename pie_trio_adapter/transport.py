@@ -10,9 +10,11 @@ from contextlib import suppress
 
 import trio
 
+from pie_files.tls import default_context
 from pie_proto.addresses import ServerAddress
 from pie_proto.attempts import ATTEMPT_DELAY, Attempts, in_order
-from pie_proto.errors import ConnectFailed, describe_cause
+from pie_proto.connect_errors import tls_handshake_reason, unix_socket_reason
+from pie_proto.errors import ConnectFailed
 
 __all__ = ["connect_stream", "shake_hands"]
 
@@ -35,10 +37,8 @@ async def connect_stream(
         try:
             return await trio.open_unix_socket(address.path)
         except (OSError, RuntimeError) as exc:  # the latter where there are no Unix sockets
-            words = describe_cause(exc)
-            raise ConnectFailed(
-                f"no connection to {address.uri}: {words}. Has the server been started?"
-            ) from exc
+            reason = unix_socket_reason(exc, address.path)
+            raise ConnectFailed(f"no connection to {address.uri}: {reason}") from exc
     stream = await _connect_tcp(address, attempts)
     # What lies in the kernel's send queue cannot be overtaken: megabytes of an upload, by default.
     if _TCP_NOTSENT_LOWAT is not None:
@@ -46,13 +46,20 @@ async def connect_stream(
             stream.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
     if not address.secure:
         return stream
-    if ssl_context is None:
-        # Half a megabyte of certificates is read.
-        ssl_context = await trio.to_thread.run_sync(ssl.create_default_context)
-    # A WebSocket has a Close of its own: one that TLS did not announce is no attack.
-    return trio.SSLStream(
-        stream, ssl_context, server_hostname=address.server_name, https_compatible=True
-    )
+    try:
+        if ssl_context is None:
+            # Half a megabyte of certificates is read.
+            ssl_context = await trio.to_thread.run_sync(default_context)
+        # A WebSocket has a Close of its own: an end that TLS did not announce is no attack.
+        return trio.SSLStream(
+            stream, ssl_context, server_hostname=address.server_name, https_compatible=True
+        )
+    except BaseException as exc:
+        await trio.aclose_forcefully(stream)
+        if isinstance(exc, ValueError):
+            reason = tls_handshake_reason(exc, address.server_name)
+            raise ConnectFailed(f"no connection to {address.uri}: {reason}") from exc
+        raise
 
 
 async def _connect_tcp(address: ServerAddress, attempts: Attempts) -> trio.SocketStream:
@@ -119,4 +126,4 @@ async def shake_hands(stream: trio.abc.Stream) -> None:
         try:
             await stream.do_handshake()
         except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as exc:
-            raise ConnectFailed(f"no TLS was agreed on: {describe_cause(exc)}") from exc
+            raise ConnectFailed(tls_handshake_reason(exc, stream.server_hostname)) from exc

@@ -202,6 +202,7 @@ def test_the_tree() -> None:
         "elsewhere",
         "error_for",
         "key_wanted",
+        "tls_error_behind",
     } == set(errors.__all__)
     # The guide tells a connection lost from what Pie says no to.
     assert not issubclass(errors.ConnectionLost, errors.PieError)
@@ -220,6 +221,16 @@ def _raised(exc: Exception, *, because: Exception | None = None) -> Exception:
         raise exc from because
     except Exception as caught:
         return caught
+
+
+def _while_waiting() -> ssl.SSLError:
+    """What TLS raises when the transport has nothing more: no failure."""
+    tls = ssl.create_default_context().wrap_bio(
+        ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="pie.test"
+    )
+    with pytest.raises(ssl.SSLWantReadError) as caught:
+        tls.do_handshake()
+    return caught.value
 
 
 def _tls_error() -> ssl.SSLError:
@@ -248,7 +259,9 @@ def _tls_error() -> ssl.SSLError:
             ),
             f"{os.strerror(errno.EPIPE)}; {os.strerror(errno.EIO)}",
         ),
-        (_tls_error(), f"TLS: {_tls_error().strerror}"),
+        (_tls_error(), "TLS: not enough data: cadata does not contain a certificate"),
+        (_raised(EOFError("end"), because=_while_waiting()), "end"),
+        (_raised(_while_waiting(), because=OSError(errno.EPIPE, "")), os.strerror(errno.EPIPE)),
         (ValueError("odd"), "odd"),
         (ValueError(), "ValueError"),
     ],

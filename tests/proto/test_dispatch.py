@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -424,6 +425,21 @@ def test_the_end_wakes_everyone_with_one_story_and_exceptions_of_their_own(desk:
         errors.append(caught.value)
     assert len(set(map(id, errors))) == len(errors)
     view.check_message()  # what ended it is told by what is tried then
+
+
+@pytest.mark.parametrize("first", ["the failed write", "the alert"])
+def test_an_alert_of_tls_explains_the_end_before_a_write_that_failed(
+    desk: Desk, first: str
+) -> None:
+    failed_write, alert = OSError(32, "Broken pipe"), RuntimeError("the stream is broken")
+    alert.__cause__ = ssl.SSLError(1, "tlsv13 alert certificate required")
+    causes: list[Exception] = [failed_write, alert]
+    for cause in causes if first == "the failed write" else reversed(causes):
+        desk.dispatcher.note_cause(cause)
+    desk.dispatcher.receive_eof(0.0)
+    error = desk.dispatcher.end_error()
+    assert "the server requires a client certificate" in str(error)
+    assert error.__cause__ is alert
 
 
 def test_what_is_provided_or_given_up_after_the_end_is_ignored(desk: Desk) -> None:
