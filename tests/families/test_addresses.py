@@ -170,6 +170,8 @@ async def test_an_interface_that_this_machine_lacks_is_a_failed_connection(
 ) -> None:
     error = await failure(driver, f"ws://[fe80::7%25{zone}]:8080")
     assert "Does this machine have the network interface" in str(error)
+    # It is the resolver that knows no such interface, and not a codec for names.
+    assert isinstance(error.__cause__, socket.gaierror)
 
 
 @pytest.mark.parametrize("zone", ["4242", "99999999999999999999", "a" * 300, "%FF"])

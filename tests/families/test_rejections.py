@@ -105,16 +105,22 @@ async def test_a_location_is_reported_without_the_end_of_the_body(driver: str) -
     assert (error.status, error.location, error.body) == (307, "/there", "")
 
 
-async def test_a_body_that_begins_later_is_waited_for(driver: str) -> None:
+def rejecting_late(status: int) -> Talk:
+    """Answer with ``status``, and with a body once the client has read that."""
+
     async def talk(stream: SocketStream, head: bytes) -> None:
-        await stream.send(b"HTTP/1.1 429 Rejected\r\nContent-Length: 7\r\n\r\n")
-        await anyio.wait_all_tasks_blocked()  # the client has read the head
+        await stream.send(b"HTTP/1.1 %d Rejected\r\nContent-Length: 7\r\n\r\n" % status)
+        await anyio.wait_all_tasks_blocked()
         await stream.send(b"no room")
         await hold(stream)
 
+    return talk
+
+
+async def test_a_body_that_begins_later_is_waited_for(driver: str) -> None:
     limits = Limits(handshake_body_timeout=SOON)
     with anyio.fail_after(SOON):
-        async with listening({"/": talk}) as listener:
+        async with listening({"/": rejecting_late(429)}) as listener:
             error = await failure(driver, listener.uri, limits=limits)
     assert (error.status, error.body) == (429, "no room")
 
@@ -151,10 +157,11 @@ async def test_a_404_triggers_the_second_attempt_without_its_body(
 
 
 async def test_the_404_of_the_last_path_is_reported_with_its_body(driver: str) -> None:
-    answers = {"/": rejecting(404, "too long"), "/v1/ws": rejecting(404, "chunked")}
+    limits = Limits(handshake_body_timeout=SOON)
+    answers = {"/": rejecting(404, "too long"), "/v1/ws": rejecting_late(404)}
     with anyio.fail_after(SOON):
         async with listening(answers) as listener:
-            error = await failure(driver, listener.uri)
+            error = await failure(driver, listener.uri, limits=limits)
     assert (error.status, error.body) == (404, "no room")
     assert "/v1/ws, as there is nothing at /" in str(error)
     assert "is this a Pie server" in str(error)
