@@ -44,15 +44,14 @@ class SocketStream(ByteStream):
             await checkpoint()
         else:
             await self._wait(anyio.wait_readable)
-        while True:
+        data: bytes | None = None
+        while data is None:
             try:
                 data = self._socket.recv(max_bytes)
             except (BlockingIOError, InterruptedError):
                 await self._wait(anyio.wait_readable)
             except OSError as exc:
                 raise self._broken(exc) from exc
-            else:
-                break
         if not data:
             raise anyio.EndOfStream
         self._may_have_more = len(data) == max_bytes

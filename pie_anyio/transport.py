@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
-from anyio.abc import ByteStream, SocketAttribute, SocketStream
+from anyio.abc import ByteStream, SocketAttribute
 
-from pie_anyio.last_bytes import ReadToTheEnd
-from pie_anyio.lifetime import on_asyncio
 from pie_anyio.proxy import Proxy, open_tunnel, read_body, rejected
+from pie_anyio.sockets import connect_tcp, connect_unix
 from pie_proto.addresses import ServerAddress
 from pie_proto.attempts import ATTEMPT_DELAY, Attempts, in_order
 from pie_proto.connect_errors import tls_handshake_reason, unix_socket_reason
@@ -101,7 +100,7 @@ class Connector:
                 reason = f"the proxy {self._proxy} is not reached: {attempts.reason}"
             raise ConnectFailed(f"{self._prefix}: {reason}") from attempts.cause
         _keep_send_queue_short(stream.extra(SocketAttribute.raw_socket))
-        return ReadToTheEnd.on(stream) if on_asyncio() else stream
+        return stream
 
     async def _lead_through(self, stream: ByteStream, proxy: Proxy) -> None:
         body_bytes = self._limits.handshake_body_bytes
@@ -134,17 +133,17 @@ async def _lookup(host: str, port: int) -> list[str]:
 
 async def _first_connected(
     addresses: Sequence[str], port: int, attempts: Attempts
-) -> SocketStream | None:
+) -> ByteStream | None:
     """Connect to one of the addresses: the next one if one fails, or has not answered for a while.
 
     ``None``: none was reached, and ``attempts`` knows why.
     """
-    connected: list[SocketStream] = []
+    connected: list[ByteStream] = []
 
     async def connect(address: str, over: anyio.Event) -> None:
         attempts.begin(address)
         try:
-            connected.append(await anyio.connect_tcp(address, port))
+            connected.append(await connect_tcp(address, port))
         except OSError as exc:
             attempts.fail(address, exc)
         else:
@@ -173,7 +172,7 @@ async def _connect_unix(address: ServerAddress, path: str) -> ByteStream:
     if not hasattr(socket, "AF_UNIX"):
         raise ConnectFailed(f"no connection to {address.uri}: there are no Unix sockets here")
     try:
-        return await anyio.connect_unix(path)
+        return await connect_unix(path)
     except OSError as exc:
         reason = unix_socket_reason(exc, path)
         raise ConnectFailed(f"no connection to {address.uri}: {reason}") from exc

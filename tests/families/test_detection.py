@@ -200,7 +200,11 @@ ODD = {
         AuthenticationError,
         "identifying as 'ada': the server said: bad client frame",
     ),
-    "answers neither": (saying(), TimeoutError, "identifying as 'ada': the server at .* did not answer within 0.2 s to"),
+    "answers neither": (
+        saying(),
+        TimeoutError,
+        "identifying as 'ada': the server at .* did not answer within 0.2 s to",
+    ),
     "answers the one in the words of the other": (
         saying(say(wire("response", corr_id=2, successful=True, result=OPEN))),
         TimeoutError,
