@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Self
 
 import anyio
 import anyio.lowlevel
-import anyio.to_thread
 from anyio.abc import ByteStream
 
 from pie_anyio.driver import Driver, Progress
@@ -19,6 +18,7 @@ from pie_anyio.instance import Instance
 from pie_anyio.lifetime import Background, on_asyncio
 from pie_anyio.proxy import proxy_for
 from pie_anyio.sources import open_content
+from pie_anyio.threads import in_thread
 from pie_anyio.transport import Connector
 from pie_files import ReceivedBlob, UploadContent
 from pie_proto import (
@@ -329,16 +329,15 @@ class PieClient:
         ``timeout`` bounds the time without progress, and then the wait for the answer: by default
         60 s and 300 s, since servers may compile the program first.
 
-        Raises `UploadFailed`; `RequestTimeout`; `LocalProtocolError` for a manifest that names no
-        program as servers want it, and for content that needs one. Cancelled, it takes back what
-        was sent, and the next upload is right.
+        Raises `RequestTimeout`; `UploadFailed`, also for a file that changes meanwhile; `LocalProtocolError` for a
+        manifest that names no program as servers want it, and for content that needs one or is
+        over the server's limit. Cancelled, it takes back what was sent, and the next upload is
+        right.
         """
         driver = self._connected()
-        with await open_content(program) as content:
-            command = c.UploadProgram(
-                size=content.size, hash=content.hash, data=content.data, manifest=manifest
-            )
-            await driver.upload(command, content, progress, timeout)
+        announced = c.UploadProgram(size=0, hash="", manifest=manifest)
+        with await open_content(program, announced, driver.connection.server) as content:
+            await driver.upload(content, progress, timeout)
         return content.hash
 
     async def program_exists(
@@ -521,5 +520,5 @@ async def _sign(signer: Signer, challenge: bytes) -> bytes:
     if inspect.iscoroutinefunction(signer.sign):
         signature: bytes | Awaitable[bytes] = signer.sign(challenge)
     else:
-        signature = await anyio.to_thread.run_sync(signer.sign, challenge)
+        signature = await in_thread(partial(signer.sign, challenge))
     return await signature if inspect.isawaitable(signature) else signature

@@ -9,22 +9,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TypeVar
 
 import anyio
 import anyio.abc
 import anyio.lowlevel
-import anyio.to_thread
 from anyio.abc import TaskStatus
 
 from pie_anyio.home import QUIET_TURNS, Home
+from pie_anyio.threads import in_thread
 from pie_files import SourceChanged
 from pie_files.sources import Content
 from pie_proto import ClientConnection, ConnectionState, TransportAction
 from pie_proto import events as e
-from pie_proto.commands import Buffer, Command, TerminateInstance, UploadCommand
+from pie_proto.commands import Buffer, Command, TerminateInstance
 from pie_proto.dispatch import Dispatcher, Exchange
-from pie_proto.errors import UploadFailed
 from pie_proto.limits import DEFAULT_LIMITS, DEFAULT_TIMEOUT, DefaultTimeout, Limits, Timeout
 from pie_proto.requests import check_timeout
 
@@ -282,21 +282,17 @@ class Driver:
         return outcome
 
     async def upload(
-        self,
-        command: UploadCommand,
-        content: Content,
-        progress: Progress | None,
-        timeout: Timeout = DEFAULT_TIMEOUT,
+        self, content: Content, progress: Progress | None, timeout: Timeout = DEFAULT_TIMEOUT
     ) -> None:
         """As `request`, for an upload; raises `UploadFailed` if its file turns out changed."""
 
         async def read(offset: int, length: int) -> Buffer:
-            return await anyio.to_thread.run_sync(content.read, offset, length)
+            return await in_thread(partial(content.read, offset, length))
 
         try:
-            await self.request(command, read=read, progress=progress, timeout=timeout)
+            await self.request(content.command, read=read, progress=progress, timeout=timeout)
         except SourceChanged as exc:
-            raise UploadFailed(f"upload given up: {exc}", command=command, reason=str(exc)) from exc
+            raise content.changed(exc) from exc
 
     async def request(
         self,

@@ -11,6 +11,7 @@ import anyio.lowlevel
 
 from pie_anyio.driver import Driver, Progress
 from pie_anyio.sources import open_content
+from pie_anyio.threads import in_thread
 from pie_files import BlobFolder, UploadContent
 from pie_proto import commands as c
 from pie_proto.events import Event
@@ -70,8 +71,9 @@ class Instance:
             self._since_checkpoint = 0
             while (received := self._take()) is None:
                 if self._blobs is not None and view.piece is not None:
-                    path = await anyio.to_thread.run_sync(self._blobs.write, view.piece)
+                    path = await in_thread(self._blobs.writing(view.piece))
                     view.piece = None
+                    self._blobs.settled()
                     if path is not None:
                         return Event.Blob, path
                 elif view.discarded:
@@ -201,12 +203,10 @@ class Instance:
         """
         self._driver.home.check(repr(self))
         self._view.check_blob()
-        with await open_content(blob) as content:
+        announced = c.UploadBlob(instance_id=self._view.id, size=0, hash="")
+        with await open_content(blob, announced, self._driver.connection.server) as content:
             self._view.check_blob()
-            command = c.UploadBlob(
-                instance_id=self._view.id, size=content.size, hash=content.hash, data=content.data
-            )
-            await self._driver.upload(command, content, progress, timeout)
+            await self._driver.upload(content, progress, timeout)
 
     # -------------------------------------------------------------------------------------- ending
 

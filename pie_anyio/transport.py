@@ -9,11 +9,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import anyio
-import anyio.to_thread
 from anyio.abc import ByteStream, SocketAttribute
 
 from pie_anyio.proxy import Proxy, open_tunnel, read_body, rejected
 from pie_anyio.sockets import connect_tcp, connect_unix
+from pie_anyio.threads import in_thread
 from pie_proto.addresses import ServerAddress
 from pie_proto.attempts import ATTEMPT_DELAY, Attempts, in_order
 from pie_proto.connect_errors import tls_handshake_reason, unix_socket_reason
@@ -186,7 +186,7 @@ async def _secured(
 
     if ssl_context is None:
         # Half a megabyte of certificates is read.
-        ssl_context = await anyio.to_thread.run_sync(default_context)
+        ssl_context = await in_thread(default_context)
     try:
         return await client_stream(stream, ssl_context, address.server_name)
     except (OSError, ValueError, anyio.EndOfStream, anyio.BrokenResourceError) as exc:

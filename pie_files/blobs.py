@@ -7,9 +7,11 @@ import itertools
 import os
 import stat
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from pie_files.names import beside, safe_name
+from pie_files.threads import Closing
 from pie_proto.commands import hash_of
 from pie_proto.events import Blob, BlobPiece
 
@@ -19,6 +21,10 @@ __all__ = ["BlobFolder", "ReceivedBlob"]
 _NUMBERS = itertools.count(1)
 _MARK_LENGTHS = (8, 16, 32, 64)
 _READ_SIZE = 1024 * 1024
+
+# Writing a piece takes less than 1 ms, and so nothing is left when `close` returns. Only a disk
+# that does not answer makes an event loop wait so long, once.
+_PATIENCE = 0.1
 
 
 class ReceivedBlob(Blob):
@@ -72,24 +78,43 @@ class BlobFolder:
 
     Until then it is ``HASH.PROCESS-NUMBER.part``, a name that no other writer has.
 
-    The folder must be there. Every method blocks, and may be called from any thread: a piece that
-    is written twice, by a caller who was interrupted and by the one who takes up from there, is
-    written once.
+    The folder must be there. A piece that is written twice, by a caller who was interrupted and by
+    the one who takes up from there, is written once, also while the first is still writing it.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self._folder = _existing(folder)
         self._parts: dict[str, Path] = {}
+        self._closing = Closing(self._remove_parts)
         self._lock = threading.Lock()
-        self._closed = False
+        self._current: _Writing | None = None
+
+    def writing(self, data: bytes) -> Callable[[], str | None]:
+        """A call that writes a piece to its place, and may be called by several threads at once.
+
+        It gives the path of the file once that was the last piece, else ``None``. For the piece
+        that was given before, it is the same call: it writes that piece once, whoever calls it and
+        how often. Give the next piece only when it has returned. Neither blocks nor raises; the
+        call blocks, and raises `OSError`, as for a disk that is full. It may then be called again.
+
+        What is no `BlobPiece` is a whole blob. A file of that name, with the same content
+        therefore, is replaced.
+        """
+        with self._lock:
+            if self._current is None or self._current.data is not data:
+                self._current = _Writing(data, self._write, self._closing)
+            return self._current
+
+    def settled(self) -> None:
+        """Hold on to the present piece no longer: its caller has what `writing` gave."""
+        with self._lock:
+            self._current = None
 
     def write(self, data: bytes) -> str | None:
-        """Write a piece to its place; the path of the file once that was the last, else ``None``.
+        """Write a piece to its place, as what `writing` returns. Blocks."""
+        return self.writing(data)()
 
-        What is no `BlobPiece` is a whole blob. Raises `OSError`, as for a disk that is full; the
-        piece may then be written again. A file of that name, with the same content therefore, is
-        replaced.
-        """
+    def _write(self, data: bytes) -> str | None:
         match data:
             case BlobPiece():
                 content_hash, offset, is_last = data.hash, data.offset, data.is_last
@@ -98,31 +123,51 @@ class BlobFolder:
             case _:
                 content_hash, offset, is_last = hash_of(data), 0, True
         whole = self._folder / content_hash
-        with self._lock:
-            if self._closed:
-                return None
-            part = self._parts.get(content_hash)
-            if part is None:
-                if offset:
-                    return str(whole)  # it was finished by the caller who was interrupted
-                part = self._parts[content_hash] = _new_part(self._folder, content_hash)
-            # Opened anew for each piece: a receiver who is forgotten leaves no file open.
-            with part.open("r+b") as file:
-                file.seek(offset)
-                file.write(data)
-            if not is_last:
-                return None
-            part.replace(whole)
-            del self._parts[content_hash]
-            return str(whole)
+        part = self._parts.get(content_hash)
+        if part is None:
+            if offset:
+                return str(whole)  # it was finished before
+            part = self._parts[content_hash] = _new_part(self._folder, content_hash)
+        # Opened anew for each piece: a receiver who is forgotten leaves no file open.
+        with part.open("r+b") as file:
+            file.seek(offset)
+            file.write(data)
+        if not is_last:
+            return None
+        part.replace(whole)
+        del self._parts[content_hash]
+        return str(whole)
 
     def close(self) -> None:
-        """Write no more, and remove what is not whole. Idempotent."""
-        with self._lock:
-            self._closed = True
-            for part in self._parts.values():
-                part.unlink(missing_ok=True)
-            self._parts.clear()
+        """Write no more, and remove what is not whole. Idempotent, from any thread.
+
+        It waits no longer than 0.1 s for a thread that is writing. If that is not enough, that
+        thread removes what is not whole when it has written its piece.
+        """
+        self._closing.close(_PATIENCE)
+
+    def _remove_parts(self) -> None:
+        for part in self._parts.values():
+            part.unlink(missing_ok=True)
+        self._parts.clear()
+
+
+class _Writing:
+    """The writing of one piece: done once, and told as often as it is asked for."""
+
+    def __init__(self, data: bytes, write: Callable[[bytes], str | None], closing: Closing) -> None:
+        self.data = data
+        self._write = write
+        self._closing = closing
+        self._path: str | None = None
+        self._done = False
+
+    def __call__(self) -> str | None:
+        with self._closing:
+            if not self._done and not self._closing.closed:
+                self._path = self._write(self.data)
+                self._done = True
+            return self._path
 
 
 def _existing(folder: str | os.PathLike[str]) -> Path:

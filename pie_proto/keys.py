@@ -73,11 +73,13 @@ class Signer(Protocol):
     - RSA: PKCS#1 v1.5 over SHA-256, as long as the key;
     - ECDSA: ASN.1 DER, over SHA-256 for P-256 and over SHA-384 for P-384.
 
-    It may be a plain method, which may block (a token that waits for a touch), and which a driver
-    with an event loop therefore calls in a worker thread; or an ``async def``, which it calls and
-    awaits in the event loop. One protocol says both, since only the caller can tell them apart:
-    ``inspect.iscoroutinefunction(signer.sign)`` before the call. A plain method that returns an
-    awaitable after all has that awaited in the event loop. A blocking driver takes plain ones only.
+    It may be a plain method, which may block (a token that waits for a touch). A driver with an
+    event loop calls it in a worker thread, where no context variable is set. A cancelled caller
+    does not wait for that thread, which ends by itself; its signature is dropped. Or it may be an
+    ``async def``, which such a driver calls and awaits in the event loop. One protocol says both,
+    since only the caller can tell them apart: ``inspect.iscoroutinefunction(signer.sign)`` before
+    the call. If a plain method returns an awaitable, the driver awaits that in the event loop. A
+    blocking driver takes plain methods only.
     What ``sign`` raises ends the authentication, and reaches the caller as it is.
     """
 

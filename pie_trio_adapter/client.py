@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Awaitable, Mapping, Sequence
+from functools import partial
 
 import trio
 
@@ -21,6 +22,7 @@ from pie_trio_adapter.driver import Driver
 from pie_trio_adapter.instance import Instance
 from pie_trio_adapter.requests import Progress, expect, request, upload
 from pie_trio_adapter.sources import open_content
+from pie_trio_adapter.threads import in_thread
 
 __all__ = ["TrioPieClient"]
 
@@ -167,15 +169,14 @@ class TrioPieClient(trio.abc.AsyncResource):
         ``timeout`` bounds the time without progress, and then the wait for the answer: by default
         60 s and 300 s, since servers may compile the program first.
 
-        Raises `UploadFailed`; `RequestTimeout`; `LocalProtocolError` for a manifest that names no
-        program as servers want it, and for content that needs one. Cancelled, it takes back what
-        was sent, and the next upload is right.
+        Raises `RequestTimeout`; `UploadFailed`, also for a file that changes meanwhile; `LocalProtocolError` for a
+        manifest that names no program as servers want it, and for content that needs one or is
+        over the server's limit. Cancelled, it takes back what was sent, and the next upload is
+        right.
         """
-        with await open_content(program) as content:
-            command = c.UploadProgram(
-                size=content.size, hash=content.hash, data=content.data, manifest=manifest
-            )
-            await upload(self._driver, command, content, progress, timeout)
+        announced = c.UploadProgram(size=0, hash="", manifest=manifest)
+        with await open_content(program, announced, self.server) as content:
+            await upload(self._driver, content, progress, timeout)
         return content.hash
 
     async def program_exists(
@@ -334,5 +335,5 @@ async def _sign(signer: Signer, challenge: bytes) -> bytes:
     if inspect.iscoroutinefunction(signer.sign):
         signature: bytes | Awaitable[bytes] = signer.sign(challenge)
     else:
-        signature = await trio.to_thread.run_sync(signer.sign, challenge)
+        signature = await in_thread(partial(signer.sign, challenge))
     return await signature if inspect.isawaitable(signature) else signature

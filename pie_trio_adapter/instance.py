@@ -17,6 +17,7 @@ from pie_proto.limits import DEFAULT_TIMEOUT, Timeout
 from pie_trio_adapter.driver import Driver
 from pie_trio_adapter.requests import Progress, request, upload
 from pie_trio_adapter.sources import open_content
+from pie_trio_adapter.threads import in_thread
 
 __all__ = ["Instance", "Received"]
 
@@ -71,8 +72,9 @@ class Instance(trio.abc.ReceiveChannel[Received]):
             self._since_checkpoint = 0
             while (received := self._take()) is None:
                 if self._blobs is not None and view.piece is not None:
-                    path = await trio.to_thread.run_sync(self._blobs.write, view.piece)
+                    path = await in_thread(self._blobs.writing(view.piece))
                     view.piece = None
+                    self._blobs.settled()
                     if path is not None:
                         return Event.Blob, path
                 elif view.discarded:
@@ -227,12 +229,10 @@ class Instance(trio.abc.ReceiveChannel[Received]):
         """
         self._driver.home.check(repr(self))
         self._view.check_blob()
-        with await open_content(blob) as content:
+        announced = c.UploadBlob(instance_id=self._view.id, size=0, hash="")
+        with await open_content(blob, announced, self._driver.connection.server) as content:
             self._view.check_blob()
-            command = c.UploadBlob(
-                instance_id=self._view.id, size=content.size, hash=content.hash, data=content.data
-            )
-            await upload(self._driver, command, content, progress, timeout)
+            await upload(self._driver, content, progress, timeout)
 
     # -------------------------------------------------------------------------------------- ending
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TypeAlias, TypeVar
 
 import trio
@@ -10,11 +11,11 @@ import trio
 from pie_files import SourceChanged
 from pie_files.sources import Content
 from pie_proto import events as e
-from pie_proto.commands import Buffer, Command, TerminateInstance, UploadCommand
+from pie_proto.commands import Buffer, Command, TerminateInstance
 from pie_proto.dispatch import Dispatcher, Exchange
-from pie_proto.errors import UploadFailed
 from pie_proto.limits import DEFAULT_TIMEOUT, DefaultTimeout, Timeout
 from pie_trio_adapter.driver import Driver, ParkingLot
+from pie_trio_adapter.threads import in_thread
 
 __all__ = ["Progress", "expect", "request", "upload"]
 
@@ -74,7 +75,6 @@ async def expect(
 
 async def upload(
     driver: Driver,
-    command: UploadCommand,
     content: Content,
     progress: Progress | None,
     timeout: Timeout = DEFAULT_TIMEOUT,
@@ -82,12 +82,12 @@ async def upload(
     """As `request`, for an upload; raises `UploadFailed` if its file turns out changed."""
 
     async def read(offset: int, length: int) -> Buffer:
-        return await trio.to_thread.run_sync(content.read, offset, length)
+        return await in_thread(partial(content.read, offset, length))
 
     try:
-        await request(driver, command, read=read, progress=progress, timeout=timeout)
+        await request(driver, content.command, read=read, progress=progress, timeout=timeout)
     except SourceChanged as exc:
-        raise UploadFailed(f"upload given up: {exc}", command=command, reason=str(exc)) from exc
+        raise content.changed(exc) from exc
 
 
 async def _settle(

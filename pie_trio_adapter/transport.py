@@ -15,6 +15,7 @@ from pie_proto.addresses import ServerAddress
 from pie_proto.attempts import ATTEMPT_DELAY, Attempts, in_order
 from pie_proto.connect_errors import tls_handshake_reason, unix_socket_reason
 from pie_proto.errors import ConnectFailed
+from pie_trio_adapter.threads import in_thread
 
 __all__ = ["connect_stream", "shake_hands"]
 
@@ -49,7 +50,7 @@ async def connect_stream(
     try:
         if ssl_context is None:
             # Half a megabyte of certificates is read.
-            ssl_context = await trio.to_thread.run_sync(default_context)
+            ssl_context = await in_thread(default_context)
         # A WebSocket has a Close of its own: an end that TLS did not announce is no attack.
         return trio.SSLStream(
             stream, ssl_context, server_hostname=address.server_name, https_compatible=True

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from pie_files import BlobFolder
-from pie_proto import BlobPiece, hash_of
+from pie_proto import Blob, BlobPiece, hash_of
+
+SOON = 30
+"""How long anything that must happen may take, in seconds."""
 
 
 def pieces(blob: bytes, size: int) -> list[BlobPiece]:
@@ -104,3 +109,60 @@ def test_a_piece_that_could_not_be_written_is_written_later(tmp_path: Path) -> N
     paths = [folder.write(piece) for piece in (first, *rest)]
     assert paths[-1] == str(inner / hash_of(BLOB))
     assert (inner / hash_of(BLOB)).read_bytes() == BLOB
+
+
+def test_two_threads_that_write_the_same_piece_write_it_once(tmp_path: Path) -> None:
+    folder = BlobFolder(tmp_path)
+    for piece in (*pieces(BLOB, 500), Blob(BLOB, hash=hash_of(BLOB))):
+        (tmp_path / hash_of(BLOB)).unlink(missing_ok=True)
+        with ThreadPoolExecutor(4) as threads:
+            first, *others = threads.map(folder.write, [piece] * 4, timeout=SOON)
+        assert others == [first] * 3
+    assert (tmp_path / hash_of(BLOB)).read_bytes() == BLOB
+
+
+def test_a_write_that_comes_late_does_not_write_again(tmp_path: Path) -> None:
+    folder = BlobFolder(tmp_path)
+    blob = Blob(BLOB, hash=hash_of(BLOB))
+    late = folder.writing(blob)
+    path = folder.write(blob)
+    folder.settled()
+    assert path is not None
+    Path(path).unlink()
+    assert late() == path
+    assert names(tmp_path) == []
+    # The same content from another blob is another file.
+    assert folder.write(Blob(BLOB, hash=hash_of(BLOB))) == path
+    assert names(tmp_path) == [hash_of(BLOB)]
+
+
+def test_a_blob_that_comes_twice_is_written_twice(tmp_path: Path) -> None:
+    folder = BlobFolder(tmp_path)
+    blob = Blob(BLOB, hash=hash_of(BLOB))
+    path = folder.write(blob)
+    folder.settled()
+    assert path is not None
+    Path(path).unlink()
+    assert folder.write(blob) == path
+    assert Path(path).read_bytes() == BLOB
+
+
+def test_closing_waits_for_no_thread_that_writes_and_nothing_is_left(tmp_path: Path) -> None:
+    folder = BlobFolder(tmp_path)
+    first, *_ = pieces(BLOB, 500)
+    folder.write(first)
+    writes, write_on = threading.Event(), threading.Event()
+
+    def write() -> None:
+        with folder._closing:
+            writes.set()
+            assert write_on.wait(SOON)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    assert writes.wait(SOON)
+    folder.close()
+    assert names(tmp_path) != []
+    write_on.set()
+    thread.join(SOON)
+    assert names(tmp_path) == []

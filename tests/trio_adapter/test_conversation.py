@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import trio
 
-from pie_files.sources import Content
 from pie_proto import hash_of
 from pie_trio_adapter import (
     AttachFailed,
@@ -178,17 +177,6 @@ async def test_a_file_that_changes_meanwhile_ends_the_upload_and_no_other(
             await instance.upload_blob(path, progress=change)
         await instance.upload_blob(b"whole")
         assert (await read_until(instance, Event.Blob))[1] == b"whole"
-
-
-def test_a_file_that_changes_while_it_is_hashed_is_an_os_error_that_says_so(
-    tmp_path: Path,
-) -> None:
-    path = tmp_path / "changing.bin"
-    path.write_bytes(bytes(3_000_000))
-    with Content(path) as content:
-        path.write_bytes(bytes(2_000_000))
-        with pytest.raises(OSError, match=r"changing\.bin (has become|was)"):
-            content.take_hash()
 
 
 @in_trio
