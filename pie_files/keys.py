@@ -9,6 +9,7 @@ from typing import Self
 
 from pie_proto import keys
 from pie_proto.errors import KeyFormatError
+from pie_proto.key_text import text_of
 from pie_proto.public_keys import MAX_KEY_BYTES
 
 __all__ = ["KeyFileWarning", "ParsedPrivateKey"]
@@ -34,22 +35,28 @@ class ParsedPrivateKey(keys.ParsedPrivateKey):
 
         Raises `KeyFormatError`, which names the file, if it holds no key that is taken or more than
         64 KiB (no more is ever read); `OSError` as it is for a file that cannot be read. Warns with
-        `KeyFileWarning`, on POSIX, when the group or others may read it: ``ssh`` would refuse it.
+        `KeyFileWarning`, on POSIX, when the group or others may read a file that has a private key
+        in it, of whatever kind: ``ssh`` would refuse it.
         """
         # Not Path.expanduser(), which raises RuntimeError when there is no such home.
         name = os.path.expanduser(path)  # noqa: PTH111
         with open(name, "rb") as file:  # noqa: PTH123
             mode = os.fstat(file.fileno()).st_mode
-            text = file.read(MAX_KEY_BYTES + 1)
-        if os.name == "posix" and stat.S_ISREG(mode) and mode & (stat.S_IRGRP | stat.S_IROTH):
+            data = file.read(MAX_KEY_BYTES + 1)
+        if len(data) > MAX_KEY_BYTES:
+            raise KeyFormatError(f"{name}: more than {MAX_KEY_BYTES} bytes are no private key")
+        text = text_of(data)
+        others = os.name == "posix" and stat.S_ISREG(mode) and mode & (stat.S_IRGRP | stat.S_IROTH)
+        if others and keys.has_private_key(text):
             warnings.warn(
                 f"the private key {name} can be read by others: chmod 600 keeps it private",
                 KeyFileWarning,
                 stacklevel=2,
             )
-        if len(text) > MAX_KEY_BYTES:
-            raise KeyFormatError(f"{name}: more than {MAX_KEY_BYTES} bytes are no private key")
         try:
             return cls.parse(text, passphrase=passphrase)
         except KeyFormatError as error:
-            raise KeyFormatError(f"{name}: {error}") from None
+            advice = ""
+            if name.endswith(".pub") and keys.has_public_key(text):
+                advice = f"; the private key that belongs to it should be {name[:-4]}"
+            raise KeyFormatError(f"{name}: {error}{advice}") from None

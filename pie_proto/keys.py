@@ -9,14 +9,18 @@ first call that needs it, which takes some tens of milliseconds.
 from __future__ import annotations
 
 import base64
+import itertools
 import re
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, Self, runtime_checkable
 
+from pie_proto import pkcs8
 from pie_proto.errors import KeyFormatError, LocalProtocolError
+from pie_proto.key_text import text_of
 from pie_proto.public_keys import (
     KEY_TYPE,
     MAX_KEY_BYTES,
+    NO_TEXT,
     PEM_BEGIN,
     TAKEN,
     PublicKey,
@@ -32,7 +36,14 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
-__all__ = ["KEY_NOT_USED", "ParsedPrivateKey", "Signer", "check_signer"]
+__all__ = [
+    "KEY_NOT_USED",
+    "ParsedPrivateKey",
+    "Signer",
+    "check_signer",
+    "has_private_key",
+    "has_public_key",
+]
 
 MAX_KDF_ROUNDS: Final = 4096
 """The most rounds of bcrypt that an OpenSSH key may ask for: some 35 seconds of work.
@@ -59,6 +70,12 @@ _UNKNOWN_CIPHER: Final = (
 )
 _OPENSSH_MAGIC: Final = b"openssh-key-v1\0"
 _DAMAGED: Final = "the private key is damaged or cut short"
+_STRANGERS: Final = "the private key is damaged: its two halves do not belong together"
+_NOT_VERSION_1: Final = (
+    "what the passphrase decrypts is no private key of PKCS#8 version 1, and version 2 is not "
+    "supported with this encryption: have it written as version 1, or encrypted with AES"
+)
+_PUTTY: Final = "PuTTY-User-Key-File-"
 
 
 @runtime_checkable
@@ -124,7 +141,9 @@ class ParsedPrivateKey:
 
         Taken are Ed25519, RSA of 2048 to 8192 bits, and ECDSA on P-256 or P-384. Of a text with
         several blocks it is the first private key; whatever stands around it, its indentation and
-        its line ends do not matter. At most 64 KiB are looked at.
+        its line ends do not matter. ``bytes`` may be UTF-8, UTF-16 or UTF-32, with or without a
+        byte order mark. At most 64 KiB are looked at. The public key in a PKCS#8 key of version 2
+        has to belong to the private one.
 
         A ``passphrase`` is used if the key is encrypted, and not needed, thus not looked at, if it
         is not; an empty one is none. An encrypted OpenSSH key needs the package ``bcrypt``, which
@@ -143,7 +162,7 @@ class ParsedPrivateKey:
                 f"{len(text)} bytes are no private key: the most is {MAX_KEY_BYTES}"
             )
         if isinstance(text, bytes):
-            text = text.decode("utf-8", "replace")
+            text = text_of(text)
         begins = list(PEM_BEGIN.finditer(text))
         begin = next((begin for begin in begins if begin[1] in _CONTAINERS), None)
         if begin is None:
@@ -192,25 +211,52 @@ def _passphrase(passphrase: str | bytes | None) -> bytes | None:
 def _found_instead(text: str, begins: list[re.Match[str]]) -> str:
     """What a text is that has no private key which is taken. Never a piece of the text itself."""
     if begins:
-        label = begins[0][1]
+        labels = [begin[1] for begin in begins]
+        label = next((each for each in labels if "PRIVATE KEY" in each), labels[0])
         if label.endswith("PUBLIC KEY"):
             return "this is a public key"
         if "CERTIFICATE" in label:
             return "this is a certificate"
         return f"found a PEM block called {label}"
-    words = text.split(maxsplit=1)
+    words = text.split()
     if not words:
         return "the text is empty"
-    if KEY_TYPE.fullmatch(words[0]):
-        kind = "certificate" if "-cert-" in words[0] else "public key"
-        return f"this is a {kind} ({words[0]})"
-    if text.startswith("PuTTY-User-Key-File-"):
+    if (key_type := _public_key_type(text)) is not None:
+        kind = "certificate" if "-cert-" in key_type else "public key"
+        return f"this is a {kind} ({key_type})"
+    if text.startswith(_PUTTY):
         return "this is a key of PuTTY (.ppk), which PuTTYgen exports as an OpenSSH key"
     if text.startswith("0") and not text.isascii():
         return "this looks like a key in binary form (DER), which openssl turns into PEM"
+    if "\0" in text:
+        return NO_TEXT
     if len(words) == 1 and "\n" not in text.strip():
         return "found one word, and no key (from_file() takes the path of a file)"
     return "found no key"
+
+
+def _public_key_type(text: str) -> str | None:
+    """The type of the first OpenSSH public key in a text, which may begin with a comment."""
+    words = text.split()
+    for first, second in itertools.pairwise(words):
+        if KEY_TYPE.fullmatch(first) and second.startswith("AAAA"):
+            return first
+    # A type without its key is a word like any other, unless it is the first one.
+    return words[0] if words and KEY_TYPE.fullmatch(words[0]) else None
+
+
+def has_private_key(text: str) -> bool:
+    """Whether a text has a private key in it, of whatever kind and encrypted or not."""
+    labels = (begin[1] for begin in PEM_BEGIN.finditer(text))
+    return text.startswith(_PUTTY) or any("PRIVATE KEY" in label for label in labels)
+
+
+def has_public_key(text: str) -> bool:
+    """Whether a text has a public key in it, and no private one."""
+    return not has_private_key(text) and (
+        _public_key_type(text) is not None
+        or any("PUBLIC KEY" in begin[1] for begin in PEM_BEGIN.finditer(text))
+    )
 
 
 class _OpenSSHHeader(NamedTuple):
@@ -263,14 +309,12 @@ def _load_openssh(body: str, passphrase: bytes | None) -> Any:
     except Exception as error:  # noqa: BLE001 - ValueError, TypeError, struct.error, KeyError, …
         raise _not_read(header.encrypted, error) from None
     if not whole:  # which cryptography does not look at
-        raise KeyFormatError("the private key is damaged: its two halves do not belong together")
+        raise KeyFormatError(_STRANGERS)
     return key
 
 
 def _load_pem(label: str, body: str, passphrase: bytes | None) -> Any:
     from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     with_headers = ":" in body
     encrypted = with_headers or label.startswith("ENCRYPTED")
@@ -280,20 +324,74 @@ def _load_pem(label: str, body: str, passphrase: bytes | None) -> Any:
         _want_passphrase(passphrase)
     data = pem(label, body)
     try:
-        # Checking an RSA key of 16384 bits takes 40 s: it is done once the size has been seen.
-        key = load_pem_private_key(
-            data, passphrase if encrypted else None, unsafe_skip_rsa_key_validation=True
-        )
-        PublicKey.of(key.public_key())
-        if isinstance(key, RSAPrivateKey):
-            key = key.private_numbers().private_key()
+        if label == "PRIVATE KEY" and (parts := _more_than_private(_der(body))) is not None:
+            return _load_parts(parts)
+        try:
+            return _load_checked(data, passphrase if encrypted else None)
+        except ValueError as error:
+            if not label.startswith("ENCRYPTED") or isinstance(error, KeyFormatError):
+                raise
+            decrypted = pkcs8.decrypted(_der(body), passphrase or b"")
+            if decrypted is None and "ncorrect password" not in str(error):
+                raise KeyFormatError(_NOT_VERSION_1) from None
+            if decrypted is None or (parts := _more_than_private(decrypted)) is None:
+                raise
+            return _load_parts(parts)
     except KeyFormatError:
         raise
     except UnsupportedAlgorithm:
         raise refused("a kind of key, or a way of encrypting one, that is not known here") from None
     except Exception as error:  # noqa: BLE001 - as above
         raise _not_read(encrypted, error) from None
+
+
+def _load_checked(data: bytes, passphrase: bytes | None) -> Any:
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    # Checking an RSA key of 16384 bits takes 40 s: it is done once the size has been seen.
+    key = load_pem_private_key(data, passphrase, unsafe_skip_rsa_key_validation=True)
+    PublicKey.of(key.public_key())
+    if isinstance(key, RSAPrivateKey):
+        return key.private_numbers().private_key()
     return key
+
+
+def _der(body: str) -> bytes:
+    return base64.b64decode("".join(body.split()), validate=True)
+
+
+def _more_than_private(der: bytes) -> pkcs8.Parts | None:
+    parts = pkcs8.parts_of(der)
+    return None if parts is None or parts.is_plain else parts
+
+
+def _load_parts(parts: pkcs8.Parts) -> Any:
+    if parts.version > 2:
+        raise KeyFormatError(f"found PKCS#8 version {parts.version}: versions 1 and 2 are taken")
+    key = _load_checked(pem("PRIVATE KEY", base64.b64encode(parts.private).decode()), None)
+    if parts.public is not None and parts.public not in _forms_of(key.public_key()):
+        raise KeyFormatError(_STRANGERS)
+    return key
+
+
+def _forms_of(public: Any) -> list[bytes]:
+    """The forms in which a public key can stand beside its private key."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    match public:
+        case Ed25519PublicKey():
+            forms = [(Encoding.Raw, PublicFormat.Raw)]
+        case RSAPublicKey():
+            forms = [(Encoding.DER, PublicFormat.PKCS1)]
+        case _:
+            forms = [
+                (Encoding.X962, PublicFormat.UncompressedPoint),
+                (Encoding.X962, PublicFormat.CompressedPoint),
+            ]
+    return [public.public_bytes(*form) for form in forms]
 
 
 def _want_passphrase(passphrase: bytes | None) -> None:

@@ -43,6 +43,8 @@ since it might be a piece of a private key."""
 PEM_BEGIN: Final = re.compile(r"-{4,5} ?BEGIN ([A-Z0-9 ]{1,60}?) ?-{4,5}")
 """The first line of a PEM block; RFC 4716 (SSH2) has one hyphen less, and a space."""
 
+NO_TEXT: Final = "this is no text, or one in UTF-16 or UTF-32 that was read as another encoding"
+
 _FORMS: Final = f"a public key is wanted as an authorized_keys line or PEM; {TAKEN}"
 _CURVES: Final = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
 _NAMES: Final = {"ssh-dss": "a DSA key", "ecdsa-sha2-nistp521": "an ECDSA key on P-521"}
@@ -132,6 +134,7 @@ class PublicKey:
         """
         if len(line) > MAX_KEY_BYTES:
             raise KeyFormatError(f"{len(line)} characters are no key: the most is {MAX_KEY_BYTES}")
+        line = line.removeprefix("\ufeff")  # a byte order mark
         begin = PEM_BEGIN.search(line)
         if begin is not None:
             return cls(_blob_from_pem(line, begin))
@@ -144,7 +147,8 @@ class PublicKey:
                     "there are options before the key: they cannot be enforced here, and are not "
                     "ignored either; the line must begin with the type of the key"
                 )
-            raise KeyFormatError(f"found no public key: {_FORMS}")
+            found = NO_TEXT if "\0" in line else "found no public key"
+            raise KeyFormatError(f"{found}: {_FORMS}")
         if len(words) == 1:
             raise KeyFormatError(f"the key is cut short: nothing follows {words[0]}")
         try:
@@ -234,7 +238,7 @@ def parse_authorized_keys(text: str) -> tuple[PublicKey, ...]:
     keys: list[PublicKey] = []
     # Not splitlines(): a comment may hold what Unicode calls a line separator, and editors that
     # count lines do not.
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), start=1):
         stripped = line.strip()
         if not stripped or stripped.startswith("#"):
             continue

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -15,6 +16,7 @@ import anyio
 from pie_anyio.server import serve
 from pie_proto.errors import KeyFormatError
 from pie_proto.families import FAMILIES
+from pie_proto.key_text import encoding_of
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -174,10 +176,12 @@ def _ssl_context(certificate: Path | None, private_key: Path | None) -> SSLConte
 
 def _read(path: Path) -> str:
     # A file of a few lines, before anything is served: no need for a thread.
+    data = path.read_bytes()
     try:
-        return path.read_text(encoding="utf-8")
+        text = TextIOWrapper(BytesIO(data), encoding_of(data)).read()  # any line end
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not text: {error}") from None
+    return text.removeprefix("\ufeff")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pie_proto.errors import KeyFormatError
+from pie_proto.key_text import encoding_of
 
 if TYPE_CHECKING:
     from pie_proto.public_keys import PublicKey
@@ -86,7 +87,7 @@ def _parsed(path: Path, content: bytes) -> dict[str, tuple[PublicKey, ...]]:
     if len(content) > FILE_BYTES:
         raise ValueError(f"{path} has more than {FILE_BYTES} bytes: it is no file of users")
     try:
-        users = tomllib.loads(content.decode("utf-8-sig"))
+        users = tomllib.loads(content.decode(encoding_of(content)).removeprefix("\ufeff"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not TOML: {error}") from None
     if not users:

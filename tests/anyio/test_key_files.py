@@ -109,3 +109,77 @@ def test_a_file_of_ones_own_is_read_in_silence(path: Path, mode: int) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert ParsedPrivateKey.from_file(path).public_key() == PUBLIC
+
+
+PUTTY = "PuTTY-User-Key-File-3: ssh-ed25519\nEncryption: none\n"
+CERTIFICATE = f"ssh-ed25519-cert-v01@openssh.com {PUBLIC.split()[1]} ada\n"
+PUBLIC_PEM = KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+ENCRYPTED = KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
+
+
+@posix
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (f"{PUBLIC} ada@host\n".encode(), "this is a public key"),
+        (f"# ada's\n{PUBLIC}\n".encode(), "this is a public key"),
+        (f"{PUBLIC}\r\n".encode("utf-16"), "this is a public key"),
+        (PUBLIC_PEM, "this is a public key"),
+        (b"---- BEGIN SSH2 PUBLIC KEY ----\nAAAA\n", "this is a public key"),
+        (CERTIFICATE.encode(), "this is a certificate"),
+        (b"-----BEGIN CERTIFICATE-----\nAAAA\n", "this is a certificate"),
+        (b"", "the text is empty"),
+        (b"dear diary,\nI lost my key", "found no key"),
+        (b"#" * 70_000, "more than 65536 bytes"),
+    ],
+)
+def test_a_file_without_a_private_key_is_called_what_it_is_and_nothing_is_warned_of(
+    path: Path, content: bytes, found: str
+) -> None:
+    path.write_bytes(content)
+    path.chmod(0o644)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(KeyFormatError, match=found):
+            ParsedPrivateKey.from_file(path)
+
+
+@posix
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (ENCRYPTED, "passphrase= is wanted"),
+        (ENCRYPTED.decode().encode("utf-16"), "passphrase= is wanted"),
+        (b"-----BEGIN DSA PRIVATE KEY-----\nAAAA\n", "DSA PRIVATE KEY"),
+        (PUBLIC_PEM + ENCRYPTED, "passphrase= is wanted"),
+        (PUTTY.encode(), "a key of PuTTY"),
+    ],
+)
+def test_a_private_key_that_is_not_read_is_warned_of_all_the_same(
+    path: Path, content: bytes, found: str
+) -> None:
+    path.write_bytes(content)
+    path.chmod(0o644)
+    with pytest.warns(KeyFileWarning), pytest.raises(KeyFormatError, match=found):
+        ParsedPrivateKey.from_file(path)
+
+
+@pytest.mark.parametrize("content", [PUBLIC.encode(), PUBLIC_PEM])
+def test_for_a_file_of_a_public_key_the_private_ones_is_named(path: Path, content: bytes) -> None:
+    public = path.with_name("id_ed25519.pub")
+    public.write_bytes(content)
+    with pytest.raises(KeyFormatError) as caught:
+        ParsedPrivateKey.from_file(public)
+    assert str(caught.value).endswith(f"the private key that belongs to it should be {path}")
+    public.write_bytes(ENCRYPTED)
+    public.chmod(0o600)
+    with pytest.raises(KeyFormatError) as caught:
+        ParsedPrivateKey.from_file(public)
+    assert "belongs to it" not in str(caught.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_a_file_is_read_in_the_encoding_that_it_has(path: Path, encoding: str) -> None:
+    text = path.read_text()
+    path.write_bytes(text.replace("\n", "\r\n").encode(encoding))
+    assert ParsedPrivateKey.from_file(path).public_key() == PUBLIC

@@ -24,8 +24,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pie_proto.errors import KeyFormatError, PieError
-from pie_proto.keys import ParsedPrivateKey, Signer
+from pie_proto.keys import ParsedPrivateKey, Signer, has_private_key, has_public_key
 from pie_proto.public_keys import PublicKey, parse_authorized_keys
+from tests.proto.pkcs8_keys import VERSION_2
 
 CHALLENGE = bytes(range(48))
 
@@ -398,6 +399,10 @@ def test_other_kinds_of_openssh_keys_are_refused_by_name(key_type: bytes, found:
         ("-----BEGIN DSA PRIVATE KEY-----\nAAAA\n", "a PEM block called DSA PRIVATE KEY"),
         ("PuTTY-User-Key-File-3: ssh-ed25519\nEncryption: none\n", "a key of PuTTY (.ppk)"),
         (b"0.\x02\x01\x000\x05\x06\x03+ep\x04\x22\x04\x20" + bytes(range(128, 160)), "binary form"),
+        (f"# ada's\n{ED25519_PUBLIC} ada@host\n", "this is a public key (ssh-ed25519)"),
+        (f'from="10.0.0.1" {ED25519_PUBLIC}', "this is a public key (ssh-ed25519)"),
+        ("ask your ssh-agent for a key", "found no key"),
+        (ED25519.encode("utf-16-le").decode("latin-1"), "in UTF-16 or UTF-32 that was read as"),
         ("~/.ssh/id_ed25519", "from_file() takes the path"),
         ("dear diary, today\nI lost my key", "found no key"),
         ("-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1r", "cut short"),
@@ -408,6 +413,26 @@ def test_other_kinds_of_openssh_keys_are_refused_by_name(key_type: bytes, found:
 )
 def test_what_is_no_private_key_is_called_what_it_is(text: str | bytes, found: str) -> None:
     assert found in refusal(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "private", "public"),
+    [
+        (ED25519, True, False),
+        (ED25519_ENCRYPTED, True, False),
+        (f"{ED25519_PUBLIC}\n{ED25519}", True, False),
+        ("PuTTY-User-Key-File-3: ssh-ed25519\n", True, False),
+        (ED25519_PUBLIC, False, True),
+        ("-----BEGIN RSA PUBLIC KEY-----\n", False, True),
+        ("-----BEGIN CERTIFICATE-----\n", False, False),
+        ("dear diary", False, False),
+        ("", False, False),
+    ],
+)
+def test_a_text_is_known_to_have_a_private_or_a_public_key(
+    text: str, private: bool, public: bool
+) -> None:
+    assert (has_private_key(text), has_public_key(text)) == (private, public)
 
 
 @pytest.mark.parametrize(
@@ -568,8 +593,14 @@ P256_ENCRYPTED = pem_of(
 )
 
 
+# Version 2 of PKCS#8, with the public key in it.
+P256_VERSION_2 = VERSION_2["P-256"].pem()
+
+
 @given(
-    pem=st.sampled_from([ED25519, P256, P384_SEC1, P256_ENCRYPTED, ED25519_ENCRYPTED]),
+    pem=st.sampled_from(
+        [P256_VERSION_2, ED25519, P256, P384_SEC1, P256_ENCRYPTED, ED25519_ENCRYPTED]
+    ),
     at=st.floats(0, 1),
     cut=st.integers(0, 12),
     put=st.binary(max_size=12),

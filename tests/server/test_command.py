@@ -13,7 +13,7 @@ import anyio
 import pytest
 
 from pie_anyio import AuthenticationError, PieClient
-from pie_anyio.server.__main__ import main
+from pie_anyio.server.__main__ import _read, main
 from pie_proto import hash_of
 from tests.programs import component
 from tests.server.server_peer import LINE, SECONDS
@@ -28,6 +28,13 @@ def _command(*arguments: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+def test_a_file_of_keys_is_read_in_the_encoding_that_it_has(tmp_path: Path, encoding: str) -> None:
+    keys = tmp_path / "keys"
+    keys.write_bytes(f"# joe's\r\n{LINE}\r\n".encode(encoding))
+    assert _read(keys) == f"# joe's\n{LINE}\n"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals on Windows")
@@ -134,7 +141,7 @@ def test_without_wasmtime_the_command_says_what_to_install() -> None:
     script = """\
 import sys
 sys.modules["wasmtime"] = None
-from pie_anyio.server.__main__ import main
+from pie_anyio.server.__main__ import _read, main
 heavy = {"cryptography", "trio"} & set(sys.modules)
 sys.exit(f"loaded: {heavy}" if heavy else main([]))
 """

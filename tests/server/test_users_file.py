@@ -138,6 +138,13 @@ def test_a_string_that_is_no_key_is_told_by_its_number(path: Path, key: str, wor
         serve(users=path)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_a_file_is_read_in_the_encoding_that_it_has(path: Path, encoding: str) -> None:
+    text = f"# ada's\n[ada]\nkeys = ['{LINE}']\n"
+    path.write_bytes(text.replace("\n", "\r\n").encode(encoding))
+    assert list(UsersFile(path).keys()) == ["ada"]
+
+
 def test_what_is_no_text_is_no_toml(path: Path) -> None:
     path.write_bytes(b"[ada]\nkeys = ['\xff']")
     with pytest.raises(ValueError, match=r"is not TOML: .*utf-8"):
