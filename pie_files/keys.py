@@ -9,7 +9,7 @@ from typing import Self
 
 from pie_proto import keys
 from pie_proto.errors import KeyFormatError
-from pie_proto.key_text import text_of
+from pie_proto.key_text import has_private_key, has_public_key, text_of
 from pie_proto.public_keys import MAX_KEY_BYTES
 
 __all__ = ["KeyFileWarning", "ParsedPrivateKey"]
@@ -47,7 +47,7 @@ class ParsedPrivateKey(keys.ParsedPrivateKey):
             raise KeyFormatError(f"{name}: more than {MAX_KEY_BYTES} bytes are no private key")
         text = text_of(data)
         others = os.name == "posix" and stat.S_ISREG(mode) and mode & (stat.S_IRGRP | stat.S_IROTH)
-        if others and keys.has_private_key(text):
+        if others and has_private_key(text):
             warnings.warn(
                 f"the private key {name} can be read by others: chmod 600 keeps it private",
                 KeyFileWarning,
@@ -57,6 +57,6 @@ class ParsedPrivateKey(keys.ParsedPrivateKey):
             return cls.parse(text, passphrase=passphrase)
         except KeyFormatError as error:
             advice = ""
-            if name.endswith(".pub") and keys.has_public_key(text):
+            if name.endswith(".pub") and has_public_key(text):
                 advice = f"; the private key that belongs to it should be {name[:-4]}"
             raise KeyFormatError(f"{name}: {error}{advice}") from None

@@ -9,18 +9,15 @@ first call that needs it, which takes some tens of milliseconds.
 from __future__ import annotations
 
 import base64
-import itertools
 import re
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, Self, runtime_checkable
 
 from pie_proto import pkcs8
 from pie_proto.errors import KeyFormatError, LocalProtocolError
-from pie_proto.key_text import text_of
+from pie_proto.key_text import found_instead, text_of
 from pie_proto.public_keys import (
-    KEY_TYPE,
     MAX_KEY_BYTES,
-    NO_TEXT,
     PEM_BEGIN,
     TAKEN,
     PublicKey,
@@ -41,8 +38,6 @@ __all__ = [
     "ParsedPrivateKey",
     "Signer",
     "check_signer",
-    "has_private_key",
-    "has_public_key",
 ]
 
 MAX_KDF_ROUNDS: Final = 4096
@@ -75,7 +70,6 @@ _NOT_VERSION_1: Final = (
     "what the passphrase decrypts is no private key of PKCS#8 version 1, and version 2 is not "
     "supported with this encryption: have it written as version 1, or encrypted with AES"
 )
-_PUTTY: Final = "PuTTY-User-Key-File-"
 
 
 @runtime_checkable
@@ -167,7 +161,7 @@ class ParsedPrivateKey:
         begin = next((begin for begin in begins if begin[1] in _CONTAINERS), None)
         if begin is None:
             raise KeyFormatError(
-                f"{_found_instead(text, begins)}: a private key is wanted {_FORMS}; {TAKEN}"
+                f"{found_instead(text)}: a private key is wanted {_FORMS}; {TAKEN}"
             )
         body = pem_body(text, begin)
         if begin[1] == "OPENSSH PRIVATE KEY":
@@ -206,57 +200,6 @@ def _passphrase(passphrase: str | bytes | None) -> bytes | None:
                 ) from None
         case _:
             raise TypeError(f"a passphrase is str or bytes, not {type(passphrase).__name__}")
-
-
-def _found_instead(text: str, begins: list[re.Match[str]]) -> str:
-    """What a text is that has no private key which is taken. Never a piece of the text itself."""
-    if begins:
-        labels = [begin[1] for begin in begins]
-        label = next((each for each in labels if "PRIVATE KEY" in each), labels[0])
-        if label.endswith("PUBLIC KEY"):
-            return "this is a public key"
-        if "CERTIFICATE" in label:
-            return "this is a certificate"
-        return f"found a PEM block called {label}"
-    words = text.split()
-    if not words:
-        return "the text is empty"
-    if (key_type := _public_key_type(text)) is not None:
-        kind = "certificate" if "-cert-" in key_type else "public key"
-        return f"this is a {kind} ({key_type})"
-    if text.startswith(_PUTTY):
-        return "this is a key of PuTTY (.ppk), which PuTTYgen exports as an OpenSSH key"
-    if text.startswith("0") and not text.isascii():
-        return "this looks like a key in binary form (DER), which openssl turns into PEM"
-    if "\0" in text:
-        return NO_TEXT
-    if len(words) == 1 and "\n" not in text.strip():
-        return "found one word, and no key (from_file() takes the path of a file)"
-    return "found no key"
-
-
-def _public_key_type(text: str) -> str | None:
-    """The type of the first OpenSSH public key in a text, which may begin with a comment."""
-    words = text.split()
-    for first, second in itertools.pairwise(words):
-        if KEY_TYPE.fullmatch(first) and second.startswith("AAAA"):
-            return first
-    # A type without its key is a word like any other, unless it is the first one.
-    return words[0] if words and KEY_TYPE.fullmatch(words[0]) else None
-
-
-def has_private_key(text: str) -> bool:
-    """Whether a text has a private key in it, of whatever kind and encrypted or not."""
-    labels = (begin[1] for begin in PEM_BEGIN.finditer(text))
-    return text.startswith(_PUTTY) or any("PRIVATE KEY" in label for label in labels)
-
-
-def has_public_key(text: str) -> bool:
-    """Whether a text has a public key in it, and no private one."""
-    return not has_private_key(text) and (
-        _public_key_type(text) is not None
-        or any("PUBLIC KEY" in begin[1] for begin in PEM_BEGIN.finditer(text))
-    )
 
 
 class _OpenSSHHeader(NamedTuple):

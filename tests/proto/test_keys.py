@@ -24,7 +24,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pie_proto.errors import KeyFormatError, PieError
-from pie_proto.keys import ParsedPrivateKey, Signer, has_private_key, has_public_key
+from pie_proto.key_text import has_private_key, has_public_key
+from pie_proto.keys import ParsedPrivateKey, Signer
 from pie_proto.public_keys import PublicKey, parse_authorized_keys
 from tests.proto.pkcs8_keys import VERSION_2
 
