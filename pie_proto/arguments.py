@@ -10,7 +10,8 @@ true}``:
 - A value that is a JSON number, ``true``, ``false``, ``null``, or a JSON list, object or string is
   that; so ``--id="007"``, quotes included, stays text. Whatever else there is, is text as it is.
 - A name that stands there twice, and an argument that belongs to no name, are refused: to an object
-  they mean nothing. A list is written ``--name=[1,2]``.
+  they mean nothing. A list is written ``--name=[1,2]``. A value in JSON that has a key twice is
+  refused, too.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import json
 from collections.abc import Sequence
 
 from pie_proto.errors import LocalProtocolError
-from pie_proto.json_text import read_json
+from pie_proto.json_text import RepeatedKey, read_json
 
 __all__ = ["arguments_from", "input_from"]
 
@@ -43,9 +44,9 @@ def input_from(arguments: Sequence[str]) -> str:
                 "input="
             )
         if has_value:
-            values[name] = _json(text)
+            values[name] = _json(name, text)
         elif rest and not rest[-1].startswith("--"):
-            values[name] = _json(rest.pop())
+            values[name] = _json(name, rest.pop())
         else:
             values[name] = "true"
     return "{" + ", ".join(f"{json.dumps(name)}: {text}" for name, text in values.items()) + "}"
@@ -67,13 +68,26 @@ def arguments_from(text: str) -> tuple[str, ...]:
         return (text,)
 
 
-def _json(text: str) -> str:
+def _json(name: str, text: str) -> str:
     # As it is spelled: a number keeps all its digits.
     try:
         read_json(text)
+    except RepeatedKey as exc:
+        raise LocalProtocolError(
+            f"the argument --{name} cannot be read as JSON: {exc}. Write a text as a JSON string, "
+            "with quotes, or give input="
+        ) from exc
     except ValueError:
         return json.dumps(text)
     return text
+
+
+def _is_no_json(text: str) -> bool:
+    try:
+        read_json(text)
+    except ValueError as exc:
+        return not isinstance(exc, RepeatedKey)
+    return False
 
 
 def _shown(name: str, value: object) -> tuple[str, ...]:
@@ -81,6 +95,6 @@ def _shown(name: str, value: object) -> tuple[str, ...]:
         return (f"--{name}",)
     # As it stands, unless that would be read as something else.
     text = json.dumps(value)
-    if isinstance(value, str) and _json(value) == text:
+    if isinstance(value, str) and _is_no_json(value):
         text = value
     return (f"--{name}={text}",) if text.startswith("--") else (f"--{name}", text)

@@ -13,7 +13,7 @@ from typing import Generic, TypeAlias, assert_never
 from pie_proto.dispatch import Dispatcher, W
 from pie_proto.errors import InstanceEnded, InstanceFailed, LocalProtocolError
 from pie_proto.events import Event, InstanceEvent
-from pie_proto.json_text import JSONValue, json_or_text
+from pie_proto.json_text import JSONValue, json_or_text, read_json
 from pie_proto.states import InstanceState
 
 __all__ = [
@@ -43,15 +43,21 @@ _OVER = _KNOWN_TO_BE_OVER | {InstanceState.ENDED}
 
 
 def input_of(given: Mapping[str, object] | None) -> str | None:
-    """The JSON text of an input object. Raises `LocalProtocolError` for what JSON cannot say."""
+    """The JSON text of an input object. Raises `LocalProtocolError` for what JSON cannot say.
+
+    A key is a text, or a number, ``True``, ``False`` or ``None``, which stand for the text that
+    JSON has for them. Two keys of one object that are the same text are rejected, however deep.
+    """
     if given is None:
         return None
     if not isinstance(given, Mapping):
         raise LocalProtocolError(f"an input is a mapping, not {type(given).__name__}")
     try:
-        return json.dumps(dict(given), allow_nan=False)
+        text = json.dumps(dict(given), allow_nan=False)
+        read_json(text)  # finds keys that have become the same, and what is no Unicode
     except (TypeError, ValueError, RecursionError) as exc:
         raise LocalProtocolError(f"the input cannot be written as JSON: {exc}") from exc
+    return text
 
 
 def arguments_of(args: Sequence[str] | None) -> tuple[str, ...]:

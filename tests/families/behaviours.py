@@ -193,6 +193,22 @@ async def test_an_input_reaches_a_program_that_takes_one(world: World) -> None:
             assert (await told(instance))[Event.Stdout] == "--prompt\nHi there\n--n\n3\n"
 
 
+async def test_an_input_with_keys_that_are_the_same_in_json_is_not_sent(world: World) -> None:
+    colliding: list[dict[Any, Any]] = [
+        {True: "on", "true": "off"},
+        {"a": [{10: "ten", "10": "TEN"}]},
+    ]
+    with anyio.fail_after(SOON):
+        async with world.client() as client:
+            program_hash = await world.upload(client, "hello")
+            before = client.statistics().requests_sent
+            for given in colliding:
+                for launch in (client.launch_instance, client.launch_instance_from_registry):
+                    with pytest.raises(LocalProtocolError, match="is there twice in one object"):
+                        await launch(program_hash, input=given)
+            assert client.statistics().requests_sent == before
+
+
 # ------------------------------------------------------------------------------------------- output
 
 

@@ -51,6 +51,9 @@ def test_a_number_keeps_the_digits_it_has() -> None:
         (["--"], "belongs to no --name"),
         (["--=1"], "belongs to no --name"),
         (["--a-b", "1", "--a_b", "2"], "--a_b is there twice"),
+        (["--a_b", "1", "--a-b=2"], "--a_b is there twice"),
+        (["--x", '{"a": 1, "a": 2}'], "--x cannot be read as JSON: the key 'a' is there twice"),
+        (['--x-y=[{"a": 1, "a": 2}]'], "--x_y cannot be read as JSON: the key 'a' is there twice"),
     ],
 )
 def test_what_means_nothing_to_an_object_is_refused_with_what_to_do(
@@ -67,9 +70,11 @@ def test_what_means_nothing_to_an_object_is_refused_with_what_to_do(
         ("{}", ()),
         ('{"a": "Hi", "n": 3, "f": true}', ("--a", "Hi", "--n", "3", "--f")),
         ('{"a": "--x", "b": "7", "c": false}', ("--a=--x", "--b", '"7"', "--c", "false")),
+        ('{"a": "{\\"b\\": 1, \\"b\\": 2}"}', ("--a", '"{\\"b\\": 1, \\"b\\": 2}"')),
+        ('{"a": 1e999}', ('{"a": 1e999}',)),
         *(
             (text, (text,))
-            for text in ("", "no", "[1]", '{"a-b": 1}', '{"": 1}', '{"a=b": 1}', '{"a": 1e999}')
+            for text in ("", "no", "[1]", '{"a-b": 1}', '{"": 1}', '{"a=b": 1}', '{"a": 1, "a": 2}')
         ),
     ],
 )

@@ -322,6 +322,7 @@ def test_behind_the_end_an_instance_tells_how_it_ended(desk: Desk) -> None:
         ('"quoted"', "quoted"),
         ("Hello", "Hello"),
         ("", ""),
+        ('{"a": 1, "a": 2}', '{"a": 1, "a": 2}'),
         ("NaN", "NaN"),
         ('"\\ud800"', '"\\ud800"'),
         ("[" * 100_000, "[" * 100_000),
@@ -519,8 +520,12 @@ def test_arguments_of_any_sequence_are_taken() -> None:
         (None, None),
         ({}, "{}"),
         (MappingProxyType({"prompt": "Hi", "n": 3}), '{"prompt": "Hi", "n": 3}'),
+        (
+            {7: "a", True: "b", None: "c", 1.5: "d", "x": [{1: 2}, {"1": 3}]},
+            '{"7": "a", "true": "b", "null": "c", "1.5": "d", "x": [{"1": 2}, {"1": 3}]}',
+        ),
     ],
-    ids=["none", "empty", "mapping"],
+    ids=["none", "empty", "mapping", "other keys"],
 )
 def test_an_input_is_sent_as_json(given: Mapping[str, object] | None, text: str | None) -> None:
     assert input_of(given) == text
@@ -542,8 +547,19 @@ def nested(depth: int) -> dict[str, object]:
         ({"n": b"1"}, "cannot be written as JSON: .*bytes"),
         ({("n",): 1}, "cannot be written as JSON: .*keys"),
         (nested(100_000), "cannot be written as JSON"),
+        ({"n": "\ud800"}, "cannot be written as JSON: .*surrogates"),
+        ({"\ud800": 1}, "cannot be written as JSON: .*surrogates"),
+        ({float("inf"): 1}, "cannot be written as JSON: Out of range"),
+        ({True: 1, "true": 2}, "the key 'true' is there twice"),
+        ({None: 1, "null": 2}, "the key 'null' is there twice"),
+        ({1: 1, "1": 2}, "the key '1' is there twice"),
+        ({1.0: 1, "1.0": 2}, "the key '1.0' is there twice"),
+        ({1e16: 1, "1e+16": 2}, "the key '1e\\+16' is there twice"),
+        ({"a": {False: 1, "false": 2}}, "the key 'false' is there twice"),
+        ({"a": [0, {10: 1, "10": 2}]}, "the key '10' is there twice"),
+        ({"a": ({"b": ({10: 1, "10": 2},)},)}, "the key '10' is there twice"),
     ],
-    ids=["text", "pairs", "nan", "bytes", "key", "nested"],
+    ids=lambda value: value if isinstance(value, str) and value.isascii() else "given",
 )
 def test_an_input_that_json_cannot_say_is_refused(given: object, words: str) -> None:
     with pytest.raises(LocalProtocolError, match=words):
