@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TypeAlias
 
 from blake3 import blake3
@@ -36,6 +36,7 @@ __all__ = [
     "UploadProgram",
     "buffer_problem",
     "hash_of",
+    "in_lower_case",
     "is_hash",
     "problem_with",
 ]
@@ -58,6 +59,7 @@ def is_hash(text: str) -> bool:
 
 
 _HASH = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_HASH_IN_ANY_CASE = re.compile(r"[0-9a-fA-F]{64}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,6 +321,33 @@ _CHECKS: dict[str, Callable[[object], str | None]] = {
     "manifest": _optional_text,
     "input": _optional_object,
 }
+
+
+def in_lower_case(command: Command) -> Command:
+    """The command with the hash that it names in lower case, as servers write it.
+
+    Some tools print hashes in upper case. Where a program is asked for by a name of the registry,
+    what has the form of a hash is one, too. Never raises, whatever the fields are.
+    """
+    match command:
+        case (
+            ProgramExists()
+            | LaunchInstance()
+            | LaunchServerInstance()
+            | UploadProgram()
+            | UploadBlob()
+        ) if _is_hash_in_upper_case(command.hash):
+            return replace(command, hash=command.hash.lower())
+        case LaunchFromRegistry() if _is_hash_in_upper_case(command.name):
+            return replace(command, name=command.name.lower())
+        case _:
+            return command
+
+
+def _is_hash_in_upper_case(value: object) -> bool:
+    return (
+        isinstance(value, str) and bool(_HASH_IN_ANY_CASE.fullmatch(value)) and not is_hash(value)
+    )
 
 
 def problem_with(command: Command) -> str | None:

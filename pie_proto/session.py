@@ -253,6 +253,7 @@ class ClientSession:
             raise error_for(_CLOSED_HERE)
         if type(command) not in _COMMANDS:
             raise LocalProtocolError(f"{type(command).__name__} is not a command")
+        command = c.in_lower_case(command)
         if problem := c.problem_with(command):
             raise LocalProtocolError(problem)
         command = self._by_name(command)

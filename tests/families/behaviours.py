@@ -129,6 +129,18 @@ async def test_a_program_is_found_by_its_hash_by_whoever_comes(world: World) -> 
             ] == "done"
 
 
+async def test_a_hash_in_upper_case_is_the_same_program(world: World) -> None:
+    with anyio.fail_after(SOON):
+        async with world.client() as client:
+            program_hash = (await world.upload(client, "hello")).upper()
+            assert program_hash != program_hash.lower()
+            if not world.is_real:
+                assert await client.program_exists(program_hash)
+                instance = await client.launch_instance(program_hash)
+                assert await instance.result() == "done"
+            assert not await client.program_exists("ABCDEF" + "0" * 58)
+
+
 async def test_a_program_is_launched_by_the_name_in_its_manifest(world: World) -> None:
     program = PROGRAMS["echo"]
     content = program.source() if world.is_real else program.component()

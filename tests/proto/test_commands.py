@@ -46,7 +46,10 @@ BAD: dict[str, list[Any]] = {
     "size": [None, "1", 1.0, True, -1],
     "port": [None, "80", 80.0, True, -1, 0, 65_536],
     "manifest": [b"text", 1, "\ud800"],
-    "input": [b"{}", {}, "", "[]", "1", "{", '{"a": NaN}', '{"a": "\\ud800"}', "[" * 100_000],
+    "input": [
+        *(b"{}", {}, "", "[]", "1", "{", '{"a": NaN}', '{"a": "\\ud800"}', "[" * 100_000),
+        *('{"a": 1, "a": 1}', '{"a": 1, "\\u0061": 2}', '{"x": [{"a": {"b": 1, "b": 2}}]}'),
+    ],
     "data": ["text", 1, [b"x"], memoryview(b"123456")[::2]],
 }
 UPLOADS = (c.UploadProgram, c.UploadBlob)
@@ -88,6 +91,37 @@ def test_the_hash_of_an_upload_is_64_lower_case_hex_digits(kind: type, value: st
     fields = {"size": 0, "hash": value}
     command = kind(**fields) if kind is c.UploadProgram else kind(instance_id=A, **fields)
     assert "64 characters" in (c.problem_with(command) or "")
+
+
+HASH = c.hash_of(b"a program")
+MIXED = HASH[:10].upper() + HASH[10:]
+assert MIXED != HASH
+
+
+@pytest.mark.parametrize("text", [HASH, HASH.upper(), MIXED])
+def test_a_hash_is_the_same_in_upper_and_in_lower_case(text: str) -> None:
+    named = [
+        (command, item.name)
+        for command in GOOD
+        for item in dataclasses.fields(command)
+        if item.name == "hash"
+        or (isinstance(command, c.LaunchFromRegistry) and item.name == "name")
+    ]
+    assert len(named) == 6
+    for command, name in named:
+        given = dataclasses.replace(command, **{name: text})  # type: ignore[arg-type]
+        expected = dataclasses.replace(command, **{name: HASH})  # type: ignore[arg-type]
+        assert c.in_lower_case(given) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["A" * 63, "A" * 65, "A" * 64 + "\n", "G" * 64, "\uff21" * 64, None, 1, []]
+)
+def test_what_is_no_hash_stays_as_it_is(text: Any) -> None:
+    for command in GOOD:
+        assert c.in_lower_case(command) is command
+    for given in (c.ProgramExists(text), c.LaunchFromRegistry(name=text)):
+        assert c.in_lower_case(given) is given
 
 
 @pytest.mark.parametrize("data", [b"1234", bytearray(2), memoryview(bytes(8)).cast("I")])

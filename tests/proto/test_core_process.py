@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgpack
@@ -19,6 +20,7 @@ from pie_proto.errors import LaunchFailed, LocalProtocolError, error_for
 from pie_proto.events import NEED_DATA
 from pie_proto.session import ClientSession
 from pie_proto.states import InstanceState
+from tests.proto import pair
 from tests.proto.pair import CHUNK, OPEN, A, B, b64, content, only
 
 WASM = b"\0asm, and the rest of it"
@@ -930,3 +932,48 @@ def test_a_dialect_that_answers_launches_with_ids_has_nothing_to_look_for() -> N
     info = e.InstanceInfo(id=A, arguments=("a",), status="Attached")
     assert INSTANCE.may_be_launch(attached("echo", "a"), info)
     assert not INSTANCE.may_be_launch(attached(), info)
+
+
+# --- a hash in upper case ---------------------------------------------------------------------
+
+
+BY_HASH: list[c.Command] = [
+    c.ProgramExists(HASH),
+    c.LaunchInstance(hash=HASH),
+    c.LaunchInstance(hash=HASH, detached=True),
+    c.LaunchFromRegistry(name=HASH),
+    c.LaunchServerInstance(hash=HASH, port=8080),
+    c.UploadProgram(size=len(WASM), hash=HASH, data=WASM),
+]
+
+
+@pytest.mark.parametrize("dialect", EVERY)
+@pytest.mark.parametrize("command", BY_HASH, ids=lambda command: type(command).__name__)
+def test_a_hash_in_upper_case_is_sent_as_it_is_in_lower_case(
+    dialect: Dialect, command: c.Command
+) -> None:
+    field = "name" if isinstance(command, c.LaunchFromRegistry) else "hash"
+    shouted = replace(command, **{field: HASH.upper()})  # type: ignore[arg-type]
+    sent = []
+    for each in (command, shouted):
+        talk = pair.Talk() if dialect is INSTANCE else Talk(dialect)
+        try:
+            talk.ask(each)
+        except LocalProtocolError as refused:
+            sent.append([str(refused)])
+        else:
+            sent.append([str(message) for message in talk.sent()])
+    assert sent[0] == sent[1] != []
+
+
+def test_a_hash_in_upper_case_finds_the_name_that_was_given_here() -> None:
+    talk = Talk()
+    request_id = talk.ask(replace(program(manifest=MANIFEST), hash=HASH.upper()))
+    talk.sent()
+    talk.respond(request_id, "Program installed")
+    assert only(talk.events()) == e.ProgramUploaded(2, HASH)
+    talk.ask(c.LaunchInstance(hash=HASH.upper()))
+    talk.ask(c.ProgramExists(HASH.upper()))
+    launch, check = talk.sent()
+    assert launch["inferlet"] == "echo@0.1.0"
+    assert (check["name"], check["version"]) == ("echo", "0.1.0")
