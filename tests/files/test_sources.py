@@ -199,6 +199,12 @@ def test_what_is_no_regular_file_is_refused_and_never_waited_for(tmp_path: Path)
         assert caught.value.errno == code
 
 
+def test_a_pipe_that_takes_the_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    # It blocks until somebody opens the pipe to write, unless it is told not to.
+    os.close(sources._opened(str(tmp_path / "pipe"), os.O_RDONLY))
+
+
 class BytesPath:
     """A path that is bytes."""
 

@@ -30,6 +30,14 @@ def test_a_private_key_is_read_in_every_encoding(encoding: str, before: str) -> 
     assert ParsedPrivateKey.parse(marked).fingerprint() == ED25519_FINGERPRINT
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+def test_a_byte_order_mark_tells_the_encoding_whatever_follows(encoding: str) -> None:
+    text = "鍵" * 5000 + "\nkey\n"
+    marked = ("\ufeff" + text).encode(encoding)
+    assert encoding_of(marked) == encoding
+    assert text_of(marked) == text
+
+
 def test_a_comment_in_an_encoding_of_eight_bits_does_not_matter() -> None:
     data = f"Schlüssel für Zoë\n{ED25519}".encode("cp1252")
     assert ParsedPrivateKey.parse(data).fingerprint() == ED25519_FINGERPRINT
