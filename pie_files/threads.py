@@ -122,7 +122,7 @@ class Threads:
     def _hand_out(self) -> None:
         ready = min(len(self._waiting), self._at_once - self._running)
         if ready > self._threads - self._running - self._abandoned and self._threads < self._most:
-            threading.Thread(target=self._serve, name="pie-files", daemon=True).start()
+            threading.Thread(target=self._serve, name="call that blocks", daemon=True).start()
             self._threads += 1
         self._changed.notify(ready)
 

@@ -645,3 +645,11 @@ def test_after_the_end_every_call_that_says_something_raises_what_it_means() -> 
     for way in (pair.server.accept, lambda: pair.server.reject(404, "")):
         with pytest.raises(ConnectionLost, match="1001"):
             way()
+
+
+def test_a_server_is_asked_for_a_hash_as_it_was_sent() -> None:
+    # Real servers know hashes in lower case alone: what another client sends is another name.
+    served = Served()
+    served.tell("query", corr_id=2, subject="program_exists", record="AB" * 32)
+    served.tell("launch_instance", corr_id=3, program_hash="AB" * 32, arguments=[], detached=False)
+    assert [request.command.hash for request in served.asked()] == ["AB" * 32] * 2  # type: ignore[union-attr]

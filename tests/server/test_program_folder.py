@@ -127,7 +127,7 @@ async def test_what_a_client_calls_a_hash_leads_nowhere_else(folder: Path) -> No
     (folder.parent / "secret.wasm").write_bytes(HELLO)
     async with serve(programs=folder) as server, client(server) as peer:
         await peer.upload(HELLO)
-        for name in ("../secret", HASH[:-1], HASH.upper(), f"./{HASH}", f"{HASH}\n", "\0", ""):
+        for name in ("../secret", HASH[:-1], f"./{HASH}", f"{HASH}\n", "\0", ""):
             assert not await exists(peer, name)
             assert "Program not found" in await peer.refusal(LaunchInstance(hash=name))
 
