@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -329,10 +330,10 @@ class PieClient:
         ``timeout`` bounds the time without progress, and then the wait for the answer: by default
         60 s and 300 s, since servers may compile the program first.
 
-        Raises `RequestTimeout`; `UploadFailed`, also for a file that changes meanwhile; `LocalProtocolError` for a
-        manifest that names no program as servers want it, and for content that needs one or is
-        over the server's limit. Cancelled, it takes back what was sent, and the next upload is
-        right.
+        Raises `UploadFailed`, also for a file that changes meanwhile; `RequestTimeout`;
+        `LocalProtocolError` for a manifest that names no program as servers want it, and for
+        content that needs one or is over the server's limit. Cancelled, it takes back what was
+        sent, and the next upload is right.
         """
         driver = self._connected()
         announced = c.UploadProgram(size=0, hash="", manifest=manifest)

@@ -169,10 +169,10 @@ class TrioPieClient(trio.abc.AsyncResource):
         ``timeout`` bounds the time without progress, and then the wait for the answer: by default
         60 s and 300 s, since servers may compile the program first.
 
-        Raises `RequestTimeout`; `UploadFailed`, also for a file that changes meanwhile; `LocalProtocolError` for a
-        manifest that names no program as servers want it, and for content that needs one or is
-        over the server's limit. Cancelled, it takes back what was sent, and the next upload is
-        right.
+        Raises `UploadFailed`, also for a file that changes meanwhile; `RequestTimeout`;
+        `LocalProtocolError` for a manifest that names no program as servers want it, and for
+        content that needs one or is over the server's limit. Cancelled, it takes back what was
+        sent, and the next upload is right.
         """
         announced = c.UploadProgram(size=0, hash="", manifest=manifest)
         with await open_content(program, announced, self.server) as content:
