@@ -117,7 +117,9 @@ class PieClient:
             headers=() if headers is None else headers,
         )
         if ssl_context is not None:
-            _check_ssl_context(ssl_context, self._address)
+            from pie_files.tls import check_context  # noqa: PLC0415 - only if needed
+
+            check_context(ssl_context, self._address)
         if connect is not None and (ssl_context is not None or proxy is not None):
             raise ValueError(
                 "connect= opens the stream to talk over: ssl_context= and proxy= do not go with it"
@@ -186,9 +188,13 @@ class PieClient:
             raise self._connector.timed_out() from None
 
     async def _open(self, opening: Opening, stream: ByteStream, started: float) -> None:
-        connection = opening.connection(
-            self._address.host_header, now=started, limits=self._limits, blob_type=ReceivedBlob
-        )
+        try:
+            connection = opening.connection(
+                self._address.host_header, now=started, limits=self._limits, blob_type=ReceivedBlob
+            )
+        except BaseException:  # a host that cannot stand in a request
+            await anyio.aclose_forcefully(stream)
+            raise
         driver = self._driver = Driver(
             stream, connection, self._on_notice, limits=self._limits, timeout=self._timeout
         )
@@ -504,17 +510,6 @@ class PieClient:
 
     async def _request(self, command: c.Command, *, timeout: Timeout) -> e.Outcome:
         return await self._connected().request(command, timeout=timeout)
-
-
-def _check_ssl_context(context: object, address: ServerAddress) -> None:
-    import ssl  # noqa: PLC0415 - by need
-
-    if not isinstance(context, ssl.SSLContext):
-        raise TypeError(f"ssl_context is an ssl.SSLContext, not {type(context).__name__}")
-    if context.protocol is ssl.PROTOCOL_TLS_SERVER:
-        raise ValueError("this ssl_context is for servers: make one with create_default_context()")
-    if not address.secure:
-        raise ValueError(f"ssl_context= is for wss://: {address.uri!r} is not spoken to over TLS")
 
 
 async def _sign(signer: Signer, challenge: bytes) -> bytes:

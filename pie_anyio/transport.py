@@ -99,6 +99,7 @@ class Connector:
             if self._proxy is not None:
                 reason = f"the proxy {self._proxy} is not reached: {attempts.reason}"
             raise ConnectFailed(f"{self._prefix}: {reason}") from attempts.cause
+        attempts.reached()
         _keep_send_queue_short(stream.extra(SocketAttribute.raw_socket))
         return stream
 

@@ -57,6 +57,10 @@ class Attempts:
         """Note why ``address`` was not reached."""
         self._failures[address] = failure
 
+    def reached(self) -> None:
+        """Note that an address was reached: the failures of others explain nothing more."""
+        self._failures.clear()
+
     def fail_lookup(self, failure: Exception) -> None:
         """Note why the host has no address."""
         self._lookup = failure

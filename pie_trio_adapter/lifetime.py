@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import trio
 
 from pie_files import ReceivedBlob
+from pie_files.tls import check_context
 from pie_proto import DEFAULT_LIMITS, Limits
 from pie_proto.addresses import ServerAddress
 from pie_proto.attempts import Attempts
@@ -145,8 +146,8 @@ def _address(
     address = ServerAddress.parse(where)
     if host is not None or target is not None:
         raise ValueError("host and target are for a stream; a URI says both")
-    if ssl_context is not None and not address.secure:
-        raise ValueError(f"ssl_context is for wss://: {where!r} is not spoken to over TLS")
+    if ssl_context is not None:
+        check_context(ssl_context, address)
     return address
 
 

@@ -77,6 +77,7 @@ async def _connect_tcp(address: ServerAddress, attempts: Attempts) -> trio.Socke
         raise ConnectFailed(
             f"no connection to {address.uri}: {attempts.reason}. {attempts.advice}"
         ) from attempts.cause
+    attempts.reached()
     return stream
 
 

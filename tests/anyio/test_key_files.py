@@ -132,6 +132,10 @@ ENCRYPTED = KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEn
         (b"dear diary,\nI lost my key", "found no key"),
         (b"#" * 70_000, "more than 65536 bytes"),
     ],
+    ids=[
+        *("public key", "comment before it", "UTF-16", "PEM", "SSH2"),
+        *("certificate", "X.509", "empty", "text", "long"),
+    ],
 )
 def test_a_file_without_a_private_key_is_called_what_it_is_and_nothing_is_warned_of(
     path: Path, content: bytes, found: str
@@ -154,6 +158,7 @@ def test_a_file_without_a_private_key_is_called_what_it_is_and_nothing_is_warned
         (PUBLIC_PEM + ENCRYPTED, "passphrase= is wanted"),
         (PUTTY.encode(), "a key of PuTTY"),
     ],
+    ids=["encrypted", "UTF-16", "DSA", "public key before it", "PuTTY"],
 )
 def test_a_private_key_that_is_not_read_is_warned_of_all_the_same(
     path: Path, content: bytes, found: str
@@ -164,7 +169,7 @@ def test_a_private_key_that_is_not_read_is_warned_of_all_the_same(
         ParsedPrivateKey.from_file(path)
 
 
-@pytest.mark.parametrize("content", [PUBLIC.encode(), PUBLIC_PEM])
+@pytest.mark.parametrize("content", [PUBLIC.encode(), PUBLIC_PEM], ids=["OpenSSH", "PEM"])
 def test_for_a_file_of_a_public_key_the_private_ones_is_named(path: Path, content: bytes) -> None:
     public = path.with_name("id_ed25519.pub")
     public.write_bytes(content)

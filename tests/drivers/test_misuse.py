@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import queue
+import ssl
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -119,6 +121,26 @@ def test_in_another_event_loop_every_call_is_an_error_at_once(tmp_path: Path) ->
             second.close()
 
 
+@pytest.mark.parametrize(
+    ("uri", "context", "error"),
+    [
+        ("wss://localhost", "no context", r"an ssl\.SSLContext, not str"),
+        ("wss://localhost", ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), "is for servers"),
+        ("ws://localhost", ssl.create_default_context(), "is for wss://"),
+    ],
+    ids=["type", "for servers", "without TLS"],
+)
+def test_a_context_of_tls_that_does_not_fit_is_rejected(
+    driver: Driver, uri: str, context: Any, error: str
+) -> None:
+    async def main() -> None:
+        with pytest.raises((TypeError, ValueError), match=error):
+            async with driver.client(uri, ssl_context=context):
+                pass
+
+    driver.run(main)
+
+
 OPTIONS = [
     "ssl_context",
     "headers",
@@ -157,8 +179,6 @@ def test_none_for_an_option_means_its_default(driver: Driver) -> None:
 
 @pytest.mark.anyio
 async def test_none_for_an_option_of_the_embedded_server_means_its_default() -> None:
-    import inspect
-
     options = [
         name
         for name, parameter in inspect.signature(serve).parameters.items()

@@ -12,9 +12,11 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio.abc import SocketStream
 
 from pie_anyio import ConnectFailed, Limits, PieClient
 from pie_anyio.server import serve
+from tests.anyio.proxies import peer
 from tests.families.world import SOON, client_of
 
 pytestmark = pytest.mark.anyio
@@ -141,6 +143,24 @@ async def test_when_time_is_up_every_address_is_named(driver: str, names: Names)
     with answering_nobody("127.0.0.9") as port:
         error = await failure(driver, f"ws://cluster:{port}", limits=limits)
     assert f"within 0.5 s (127.0.0.7: {REFUSED}; 127.0.0.9: no answer)" in str(error)
+
+
+@LINUX
+async def test_when_an_address_was_reached_the_failures_of_others_are_not_reported(
+    driver: str, names: Names
+) -> None:
+    async def listen(stream: SocketStream) -> None:
+        async with stream:
+            with suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+                while True:
+                    await stream.receive()
+
+    names("127.0.0.7", "127.0.0.1")
+    with anyio.fail_after(SOON):
+        async with peer(listen) as port:
+            limits = Limits(handshake_timeout=0.5)
+            error = await failure(driver, f"wss://cluster:{port}", limits=limits)
+    assert str(error) == f"no connection to wss://cluster:{port} within 0.5 s"
 
 
 @LINUX

@@ -74,6 +74,8 @@ def test_several_addresses_are_named_each_with_its_failure() -> None:
     cause = attempts.cause
     assert isinstance(cause, ExceptionGroup)
     assert len(cause.exceptions) == 2
+    attempts.reached()
+    assert (attempts.so_far, attempts.cause) == ("", None)
 
 
 def test_a_host_without_an_address_is_reported_in_the_resolvers_words() -> None:
