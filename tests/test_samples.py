@@ -486,4 +486,4 @@ def test_every_sample_passes_a_strict_type_checker_in_each_way(tmp_path: Path) -
         timeout=90,
         check=False,
     )
-    assert done.stdout.startswith("Success"), done.stdout + done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -538,7 +538,9 @@ def test_a_curve_or_cipher_that_the_library_does_not_know_is_refused() -> None:
     body = bytes([body[0], body[1], body[2] - 3]) + body[3:]
     outer = at - 10
     body = body[:outer] + bytes([body[outer] - 3]) + body[outer + 1 :]
-    assert "that is not known here: taken are" in refusal(with_body(key, body))
+    # Before version 45, `cryptography` does not distinguish an unknown curve from damage.
+    said = refusal(with_body(key, body))
+    assert "that is not known here: taken are" in said or "is damaged or cut short" in said
 
 
 @pytest.mark.parametrize("rounds", [0, 4097, 2**32 - 1])

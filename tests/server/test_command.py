@@ -119,11 +119,11 @@ def test_the_command_keeps_programs_and_knows_its_users(
         (("--internal-token-file", os.devnull), "holds no token"),
         (("--registry", "no-such-folder"), "is not a folder"),
         (("--programs", __file__), "is not a folder"),
-        (("--dialect", "esperanto"), "'process', 'process-0.3'"),
+        (("--dialect", "esperanto"), "process-0.3"),
         (("--dialect", "process", "--internal-token-file", __file__), "know no internal token"),
         (("--users", "no-such-file"), "no-such-file"),
         (("--users", __file__), f"{__file__} is not TOML"),
-        (("--users", "users.toml", "--authorized-keys", "joe=keys"), "not allowed with argument"),
+        (("--users", "users.toml", "--authorized-keys", "joe=keys"), "--users"),
     ],
 )
 def test_the_command_says_what_is_wrong(
@@ -134,7 +134,8 @@ def test_the_command_says_what_is_wrong(
     except SystemExit as wrong_usage:
         code = wrong_usage.code
     assert code == 2
-    assert words in capsys.readouterr().err
+    # Before its "error: ", argparse prints how the command is used, with every option.
+    assert words in capsys.readouterr().err.rpartition("error: ")[2]
 
 
 def test_without_wasmtime_the_command_says_what_to_install() -> None:
