@@ -5,13 +5,13 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PACKAGES := pie_proto pie_files pie_anyio pie_trio_adapter pie.py
-CODE   := $(PACKAGES) tests examples docs
+CODE   := $(PACKAGES) tests examples docs .ci
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-real test-all check format docs prove coverage ci clean
+.PHONY: help demo test test-slow test-real test-all test-lowest check format docs prove coverage ci clean
 
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 16
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -44,6 +44,20 @@ test-all: $(VENV)/.dev ## run the tests, the slow and the real ones too
 	$(BIN)/python -m pytest -n auto -m 'not real'
 	$(BIN)/python -m pytest -n 0 -m real
 
+# An environment of its own: it has an older version of nearly everything.
+LOWEST := .cache/lowest
+
+$(LOWEST)/.test: pyproject.toml .ci/lowest.py
+	$(PYTHON) -m venv --clear $(LOWEST)
+	$(PYTHON) .ci/lowest.py > $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint $(LOWEST)/constraints.txt --editable '.[test]'
+	@touch $@
+
+test-lowest: $(LOWEST)/.test ## run the tests with the lowest versions that pyproject.toml allows
+	$(LOWEST)/bin/python -m pip freeze --disable-pip-version-check --exclude-editable
+	$(LOWEST)/bin/python -m pytest -n auto -m 'not slow and not real'
+
 check: $(VENV)/.dev ## check format, style and types, and that the drawn docs are up to date
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/ruff check $(CODE)
@@ -75,6 +89,7 @@ ci: ## what continuous integration runs: every stage, bounded and timed
 	.ci/stage 10m check    $(MAKE) check
 	.ci/stage 15m test     $(MAKE) test
 	.ci/stage 15m coverage $(MAKE) coverage
+	.ci/stage 6m  lowest   $(MAKE) test-lowest
 	.ci/stage 12m prove    $(MAKE) prove
 	.ci/stage 12m slow     $(MAKE) test-slow
 	.ci/stage 12m real     $(MAKE) test-real

@@ -275,6 +275,23 @@ def test_the_command_line_of_the_server_is_documented_whole() -> None:
     assert documented == options - {"--help"}
 
 
+def test_the_commands_of_contributing_are_the_targets_of_make() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):.*## ", makefile, re.MULTILINE))
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    documented = re.findall(r"^\| `make ([a-z-]+)` \|", page, re.MULTILINE)
+    assert sorted(documented) == sorted(targets - {"help"})
+
+
+@pytest.mark.parametrize("page", OWN_PAGES, ids=name_of)
+def test_commands_of_make_in_the_text_exist(page: Path) -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    text = page.read_text(encoding="utf-8")
+    named = re.findall(r"`make ([a-z-]+)`|^    make ([a-z-]+)$", text, re.MULTILINE)
+    assert {code or line for code, line in named} <= targets
+
+
 def test_every_argument_of_serve_is_documented() -> None:
     text = (DOCS / "embedded-server.md").read_text(encoding="utf-8")
     for name in serve.__annotations__:
