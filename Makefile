@@ -8,7 +8,7 @@ PACKAGES := pie_proto pie_files pie_anyio pie_trio_adapter pie.py
 CODE   := $(PACKAGES) tests examples docs .ci
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-real test-all test-lowest check format docs prove coverage ci clean
+.PHONY: help demo test test-slow test-real test-all test-pythons test-lowest check format docs prove coverage ci clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 16
@@ -43,6 +43,9 @@ test-real: $(VENV)/.dev ## run the tests against a real server alone
 test-all: $(VENV)/.dev ## run the tests, the slow and the real ones too
 	$(BIN)/python -m pytest -n auto -m 'not real'
 	$(BIN)/python -m pytest -n 0 -m real
+
+test-pythons: ## run the tests on every other supported Python that is found here
+	MAKE='$(MAKE)' $(PYTHON) .ci/pythons.py
 
 # An environment of its own: it has an older version of nearly everything.
 LOWEST := .cache/lowest
@@ -89,6 +92,7 @@ ci: ## what continuous integration runs: every stage, bounded and timed
 	.ci/stage 10m check    $(MAKE) check
 	.ci/stage 15m test     $(MAKE) test
 	.ci/stage 15m coverage $(MAKE) coverage
+	.ci/stage 12m pythons  $(MAKE) test-pythons
 	.ci/stage 6m  lowest   $(MAKE) test-lowest
 	.ci/stage 12m prove    $(MAKE) prove
 	.ci/stage 12m slow     $(MAKE) test-slow
