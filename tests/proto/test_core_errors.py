@@ -175,6 +175,12 @@ def test_each_waiter_gets_an_exception_of_its_own() -> None:
         assert error_for(event) is not error_for(event)
 
 
+def test_the_use_in_another_event_loop_is_named() -> None:
+    error = errors.elsewhere("this client")
+    assert isinstance(error, errors.LocalProtocolError)
+    assert str(error).startswith("this client is used in another thread or event loop")
+
+
 def test_the_tree() -> None:
     tree = {
         errors.PieError: Exception,

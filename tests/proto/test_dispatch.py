@@ -222,6 +222,9 @@ def test_room_is_told_when_what_was_too_much_has_left() -> None:
     rung = desk.dispatcher.room.rung
     desk.dispatcher.submit(c.SendMessage(view.id, "x" * 2000), 0.0)
     assert not desk.dispatcher.has_room
+    error = desk.dispatcher.no_room(c.Ping(), 1.5)
+    assert isinstance(error, RequestTimeout)
+    assert str(error).startswith("ping: the server at localhost took nothing for 1.5 s, and 20")
     desk.dispatcher.written()
     assert desk.dispatcher.room.rung == rung
     desk.carry()
