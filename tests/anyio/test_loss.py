@@ -101,7 +101,8 @@ async def test_what_the_network_says_is_told() -> None:
 
 
 async def test_the_block_is_left_at_once_when_the_server_is_gone() -> None:
-    async with other_process() as server, connected(server) as client:
+    limits = Limits(close_timeout=10 * SOON)
+    async with other_process() as server, connected(server, limits=limits) as client:
         instance = await launch(client, "echo")
         server.stop()
         async with anyio.create_task_group() as tasks:
@@ -113,7 +114,7 @@ async def test_the_block_is_left_at_once_when_the_server_is_gone() -> None:
             tasks.start_soon(upload)
             await anyio.wait_all_tasks_blocked()
             await server.kill()
-        with anyio.fail_after(DEFAULT_LIMITS.close_timeout / 2):
+        with anyio.fail_after(SOON):
             await client.aclose()
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import errno
-import os
 import socket
 import ssl
 import threading
@@ -241,7 +239,8 @@ CASES = {
     "hangs up": Case(
         lambda _: hangs_up, client_context, HUNG_UP, ". Does it speak TLS there, wss://?"
     ),
-    "resets": Case(lambda _: resets, client_context, HUNG_UP, ": " + os.strerror(errno.ECONNRESET)),
+    # asyncio ends the stream before it resets the connection, so either may be seen.
+    "resets": Case(lambda _: resets, client_context, HUNG_UP, ""),
     "says nothing after the handshake": Case(
         lambda _: over_tls(server_context()), client_context, NOT_OPEN, ""
     ),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import trio
 import trio.testing
 
 from pie_proto import DEFAULT_LIMITS
 from pie_trio_adapter import Event, Instance, RequestTimeout, TrioPieClient
-from tests.trio_adapter.world import NARROW, connected, in_trio, launch, other_process
+from tests.trio_adapter.world import NARROW, SOON, connected, in_trio, launch, other_process
 
 PIECE = 64 * 1024
 PIECES = 200  # 13 MB
@@ -38,7 +40,7 @@ async def test_a_ping_behind_unread_output_names_the_instance_and_nothing_is_los
 
 @in_trio
 async def test_what_makes_room_works_at_once(url: str) -> None:
-    async with connected(url, limits=NARROW) as client:
+    async with connected(url, limits=replace(NARROW, close_timeout=10 * SOON)) as client:
         instance = await flooded(client)
         await instance.terminate()
         assert await instance.receive() == (Event.Aborted, "Signal termination")
@@ -49,7 +51,7 @@ async def test_what_makes_room_works_at_once(url: str) -> None:
             pass
         await client.ping()
         await flooded(client)
-        with trio.fail_after(DEFAULT_LIMITS.close_timeout / 2):
+        with trio.fail_after(SOON):
             await client.aclose()
 
 

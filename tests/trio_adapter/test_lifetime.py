@@ -16,7 +16,7 @@ import pytest
 import trio
 import trio.testing
 
-from pie_proto import DEFAULT_LIMITS
+from pie_proto import Limits
 from pie_trio_adapter import (
     ConnectionLost,
     Event,
@@ -26,7 +26,7 @@ from pie_trio_adapter import (
 )
 from tests.programs import component
 from tests.trio_adapter.scripted import Scripted, scripted
-from tests.trio_adapter.world import connected, in_trio, launch, other_process
+from tests.trio_adapter.world import SOON, connected, in_trio, launch, other_process
 
 
 class Mine(Exception):
@@ -109,9 +109,9 @@ async def test_an_interrupt_from_the_keyboard_arrives_as_itself(leaving: bool) -
     async with trio.open_nursery() as nursery:
         server = Scripted(theirs)
         nursery.start_soon(server.serve)
-        with trio.fail_after(DEFAULT_LIMITS.close_timeout / 2):
+        with trio.fail_after(SOON):
             with pytest.raises(KeyboardInterrupt):
-                async with connected(ours) as client:
+                async with connected(ours, limits=Limits(close_timeout=10 * SOON)) as client:
                     nursery.start_soon(press_control_c)
                     if leaving:
                         server.fall_silent()

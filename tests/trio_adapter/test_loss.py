@@ -9,11 +9,11 @@ import pytest
 import trio
 import trio.testing
 
-from pie_proto import DEFAULT_LIMITS
+from pie_proto import Limits
 from pie_trio_adapter import Closer, ConnectFailed, ConnectionLost, Event, open_client
 from tests.programs import component
 from tests.trio_adapter.scripted import scripted
-from tests.trio_adapter.world import connected, in_trio, other_process
+from tests.trio_adapter.world import SOON, connected, in_trio, other_process
 
 
 @in_trio
@@ -25,7 +25,8 @@ async def test_every_waiter_ends_with_who_and_why() -> None:
             await call()
         errors[what] = caught.value
 
-    async with other_process() as server, connected(server.url) as client:
+    limits = Limits(close_timeout=10 * SOON)
+    async with other_process() as server, connected(server.url, limits=limits) as client:
         program_hash = await client.upload_program(component("echo"))
         receiving, iterating, waiting = [
             await client.launch_instance(program_hash) for _ in range(3)
@@ -47,7 +48,7 @@ async def test_every_waiter_ends_with_who_and_why() -> None:
             await trio.testing.wait_all_tasks_blocked()
             await server.kill()
         await expect_loss("afterwards", client.ping)
-        with trio.fail_after(DEFAULT_LIMITS.close_timeout / 2):
+        with trio.fail_after(SOON):
             await client.aclose()
     assert len({id(error) for error in errors.values()}) == 6
     for error in errors.values():

@@ -26,7 +26,7 @@ __all__ = [
     "read_until",
 ]
 
-SOON = 10
+SOON = 30
 """How long anything that must happen may take, in seconds: long enough for a busy machine."""
 
 # As the default, but full sooner: for what does not depend on how much it is.
