@@ -90,7 +90,7 @@ class PieClient:
         or ``"environment"``: what HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY say. ``headers``
         are added to the opening handshake.
 
-        ``dialect`` is the family of the server: ``"instance"`` (0.1 and 0.2), ``"process-0.3"``
+        ``dialect`` is the family of the server: ``"instance"`` (0.2), ``"process-0.3"``
         (0.3 and 0.4), ``"process"`` (0.5), or by default ``"auto"``: it is found out. A URI without
         a path (or with ``/`` alone) then leads to ``/`` and, if there is nothing (HTTP 404), to
         ``/v1/ws``; with a family that is given, to where that listens; with a path, to that.

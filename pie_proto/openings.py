@@ -1,6 +1,6 @@
 """How connections are opened: which paths are asked for, and what a server may be that opens one.
 
-Servers 0.1 to 0.4 take any path, later ones listen on one of their own, so a client that was given
+Servers 0.2 to 0.4 take any path, later ones listen on one of their own, so a client that was given
 no path can find them all: it asks for ``/``, and if there is nothing (404, and only that: whoever
 stands before a server may answer anything) for the path of the later ones. A path that was given is
 asked for, once.

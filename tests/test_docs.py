@@ -22,6 +22,7 @@ import pie_anyio
 import pie_anyio.server
 import pie_proto
 import pie_proto.server
+import pie_trio_adapter
 from pie_anyio.server import serve
 from pie_proto.dialects import ProgramsBy, instance
 from pie_proto.dialects.process import client as process_client
@@ -296,3 +297,24 @@ def test_every_argument_of_serve_is_documented() -> None:
     text = (DOCS / "embedded-server.md").read_text(encoding="utf-8")
     for name in serve.__annotations__:
         assert name == "return" or f"`{name}`" in text
+
+
+def test_the_page_names_what_the_adapter_lacks_and_has_of_its_own() -> None:
+    section = (ROOT / "docs" / "usage.md").read_text(encoding="utf-8")
+    section = section.partition("## On trio, without anyio")[2]
+    differing = set(pie_anyio.__all__) ^ set(pie_trio_adapter.__all__)
+    assert {name for name in differing if name not in section} == set()
+
+
+def test_the_first_page_on_architecture_names_every_package() -> None:
+    start = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").partition("##")[0]
+    packages = {path.parent.name for path in ROOT.glob("pie_*/__init__.py")}
+    assert {name for name in packages if f"`{name}`" not in start} == set()
+
+
+def test_the_table_for_contributors_has_every_target_of_make() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):.*## ", makefile, re.MULTILINE))
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"^\| `make ([a-z-]+)`", page, re.MULTILINE))
+    assert named == targets - {"help"}

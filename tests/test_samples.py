@@ -166,7 +166,7 @@ EXPECTED: Final[Mapping[tuple[str, str], tuple[Expected, ...]]] = {
     ("usage.md", "timeouts"): (Expected("RequestTimeout\n"),),
     ("usage.md", "server"): (Expected("{{}}\n"),),
     ("usage.md", "family"): (
-        Expected("servers 0.1 to 0.2 (instance)\nkeeps detached output: True\n"),
+        Expected("servers 0.2 (instance)\nkeeps detached output: True\n"),
         Expected("servers 0.3 to 0.4 (process-0.3)\nkeeps detached output: False\n", "process-0.3"),
         Expected("servers 0.5 (process)\nkeeps detached output: False\n", "process"),
     ),
@@ -202,9 +202,7 @@ EXPECTED: Final[Mapping[tuple[str, str], tuple[Expected, ...]]] = {
         ),
     ),
     ("usage.md", "lacking_before"): (
-        Expected(
-            "servers 0.1 to 0.2 give programs a list of arguments and no input: use arguments\n"
-        ),
+        Expected("servers 0.2 give programs a list of arguments and no input: use arguments\n"),
     ),
 }
 

@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
         "--dialect",
         choices=tuple(FAMILIES),
         default="instance",
-        help="the servers to speak like: instance (0.1 to 0.2), process (0.5), process-0.3 (0.3 to "
+        help="the servers to speak like: instance (0.2), process (0.5), process-0.3 (0.3 to "
         "0.4); %(default)s",
     )
     parser.add_argument(

@@ -91,7 +91,7 @@ def serve(  # noqa: PLR0913 - each has a default, and all but two are named
     no sandbox for hostile programs**, which run in this process, and bounds no client's share of
     memory.
 
-    ``dialect`` is the family of servers that it speaks like: ``"instance"`` (0.1 to 0.2),
+    ``dialect`` is the family of servers that it speaks like: ``"instance"`` (0.2),
     ``"process"`` (0.5) or ``"process-0.3"`` (0.3 to 0.4), see `pie_proto.families`.
 
     ``port`` 0 takes a free one. ``unix_path`` listens on a Unix socket instead, whose file is gone

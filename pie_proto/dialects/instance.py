@@ -1,4 +1,4 @@
-"""The dialect `instance`: servers 0.1 to 0.2, programs by hash, instances and blobs."""
+"""The dialect `instance`: servers 0.2, programs by hash, instances and blobs."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class InstanceDialect:
 
     capabilities: Final = Capabilities(
         name="instance",
-        servers="0.1 to 0.2",
+        servers="0.2",
         chunk_bytes=262_144,
         frame_bytes=16 * 1024 * 1024,
         max_request_id=MAX_REQUEST_ID,
@@ -296,7 +296,7 @@ class InstanceDialect:
 
 
 INSTANCE: Final = InstanceDialect()
-"""The dialect of servers 0.1 to 0.2, the one that the user guide describes."""
+"""The dialect of servers 0.2, the one that the user guide describes."""
 
 # ------------------------------------------------------------------------------------- the client
 

@@ -24,7 +24,7 @@ async def test_what_a_server_is_is_known_once_it_has_said_so() -> None:
             assert client.server is None
             await client.authenticate("ada")
             assert client.server == INSTANCE.capabilities
-            assert client.server.servers == "0.1 to 0.2"
+            assert client.server.servers == "0.2"
 
 
 async def test_what_a_server_is_is_known_from_the_start_where_it_is_said() -> None:

@@ -39,7 +39,7 @@ def tell(client: ClientConnection, payload: bytes, now: float) -> None:
     ("dialect", "words"),
     [
         (EVERY, " to any identification of this client: is it a Pie server?"),
-        (INSTANCE, ": is it a server 0.1 to 0.2, as dialect= says?"),
+        (INSTANCE, ": is it a server 0.2, as dialect= says?"),
         (PROCESS_0_3, ": is it a server 0.3 to 0.4, as dialect= says?"),
     ],
     ids=["any", "0.2", "0.3"],
