@@ -9,6 +9,7 @@ import ssl
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -95,12 +96,21 @@ async def test_a_nursery_inside_the_client_keeps_its_own_exceptions(url: str) ->
     assert [type(exc) for exc in caught.value.exceptions] == [Mine]
 
 
+@pytest.fixture
+def _pythons_own_handler_of_interrupts() -> Iterator[None]:
+    """Trio handles interrupts only where Python's own handler is set; a test runner may set one."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @trio.lowlevel.enable_ki_protection
 async def press_control_c() -> None:
     await trio.testing.wait_all_tasks_blocked()
     signal.raise_signal(signal.SIGINT)
 
 
+@pytest.mark.usefixtures("_pythons_own_handler_of_interrupts")
 @pytest.mark.parametrize("leaving", [False, True])
 @in_trio
 async def test_an_interrupt_from_the_keyboard_arrives_as_itself(leaving: bool) -> None:
