@@ -93,6 +93,7 @@ ci: ## what continuous integration runs: every stage, bounded and timed
 	.ci/stage 15m test     $(MAKE) test
 	.ci/stage 15m coverage $(MAKE) coverage
 	.ci/stage 12m pythons  $(MAKE) test-pythons
+	.ci/stage 10m lowest   $(MAKE) test-lowest
 	.ci/stage 12m prove    $(MAKE) prove
 	.ci/stage 12m slow     $(MAKE) test-slow
 	.ci/stage 12m real     $(MAKE) test-real
