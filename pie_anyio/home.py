@@ -75,6 +75,9 @@ async def run_until(deadline: float, work: Callable[[], Awaitable[_T]]) -> _T:
                 results.append(await work())
             except (Exception, KeyboardInterrupt, SystemExit) as exc:  # noqa: BLE001 - raised below
                 raised = exc
+        # A cancellation from outside must not strike here, where a result would be lost: a
+        # connection would stay open. It strikes at the caller's next checkpoint.
+        tasks.cancel_scope.shield = True
         tasks.cancel_scope.cancel()
     if raised is not None:
         try:

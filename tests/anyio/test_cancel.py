@@ -7,8 +7,10 @@ from contextlib import suppress
 import anyio
 import anyio.lowlevel
 import pytest
+from anyio.abc import ByteStream
 
 from pie_anyio import ConnectionLost, Event, PieClient, UploadFailed
+from pie_anyio.server import serve
 from pie_proto import hash_of
 from tests.anyio.world import World, connected, launch, read_until
 from tests.programs import component
@@ -110,6 +112,31 @@ async def test_a_cancelled_recv_loses_no_event(world: World) -> None:
         while len(got) < 30:
             got.append((await instance.recv())[1])
         assert got == [f"echo: {number}" for number in range(30)]
+
+
+@pytest.mark.parametrize("steps", range(12))
+async def test_an_opening_cancelled_at_any_step_leaves_no_stream_open(steps: int) -> None:
+    streams: list[ByteStream] = []
+
+    async with serve() as server:
+
+        async def connect() -> ByteStream:
+            streams.append(await server.connect())
+            return streams[-1]
+
+        async def live() -> None:
+            async with PieClient(server.url, connect=connect):
+                await anyio.sleep_forever()
+
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(live)
+                for _ in range(steps):
+                    await anyio.lowlevel.checkpoint()
+                tasks.cancel_scope.cancel()
+        for stream in streams:
+            with pytest.raises(anyio.ClosedResourceError):
+                await stream.send(b"x")
 
 
 @pytest.mark.parametrize("steps", range(0, 12, 2))
