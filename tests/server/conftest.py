@@ -5,11 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import AsyncIterator, Iterator
 
-import anyio
 import pytest
 
 from pie_anyio.server import Server, serve
-from tests.server.server_peer import SECONDS
 
 
 @pytest.fixture
@@ -27,6 +25,5 @@ def tidy(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 @pytest.fixture
 async def server() -> AsyncIterator[Server]:
     """A server that asks for no proof."""
-    with anyio.fail_after(SECONDS * 2):
-        async with serve() as server:
-            yield server
+    async with serve() as server:
+        yield server

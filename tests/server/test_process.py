@@ -44,7 +44,7 @@ from pie_proto import (
 )
 from pie_proto.dialects.process import PROCESS_0_3, PROCESS_0_5, ProcessDialect
 from tests.programs import component, text
-from tests.server.server_peer import KEY, LINE, SECONDS, Peer, connected, streams
+from tests.server.server_peer import KEY, LINE, Peer, connected, streams
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("tidy")]
 
@@ -54,9 +54,8 @@ HEADER = "x-pie-identity"
 @pytest.fixture
 async def server() -> AsyncIterator[Server]:
     """A server that speaks like release 0.5."""
-    with anyio.fail_after(SECONDS * 2):
-        async with serve(dialect="process") as server:
-            yield server
+    async with serve(dialect="process") as server:
+        yield server
 
 
 @asynccontextmanager
