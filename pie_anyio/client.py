@@ -16,7 +16,7 @@ from anyio.abc import ByteStream
 from pie_anyio.driver import Driver, Progress
 from pie_anyio.home import DeadlinePassed, run_until
 from pie_anyio.instance import Instance
-from pie_anyio.lifetime import Background, on_asyncio
+from pie_anyio.lifetime import Background, on_asyncio, uninterrupted
 from pie_anyio.proxy import proxy_for
 from pie_anyio.sources import open_content
 from pie_anyio.threads import in_thread
@@ -139,10 +139,12 @@ class PieClient:
 
     # ------------------------------------------------------------------------------------ lifetime
 
+    @uninterrupted
     async def __aenter__(self) -> Self:
         await self._connect()
         return self
 
+    @uninterrupted
     async def __aexit__(
         self,
         exc_type: type[BaseException] | None,

@@ -111,8 +111,8 @@ class Driver:
 
         Raises nothing but cancellation, and an interrupt that struck in one of its tasks.
         """
-        task_status.started()
         try:
+            task_status.started()
             with self._scope:
                 async with anyio.create_task_group() as tasks:
                     for task in (self._read, self._write, self._watch_clock):

@@ -8,13 +8,18 @@ from beginning to end. On trio the block is the scope, and no task outlives it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Protocol
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
-__all__ = ["Background", "Life", "on_asyncio"]
+__all__ = ["Background", "Life", "on_asyncio", "uninterrupted"]
+
+_F = TypeVar("_F", bound=Callable[..., object])
+
+_uninterrupted: list[Callable[..., object]] = []
 
 
 def on_asyncio() -> bool:
@@ -23,6 +28,24 @@ def on_asyncio() -> bool:
         return asyncio.current_task() is not None
     except RuntimeError:
         return False
+
+
+def uninterrupted(function: _F) -> _F:
+    """Have no `KeyboardInterrupt` strike between two lines of ``function``, or of what it calls.
+
+    On trio it then strikes where ``function`` waits. Between two lines it would leave a task group
+    entered, and trio's stack of cancel scopes corrupted. On asyncio that is so anyway: there
+    Control-C cancels the main task.
+    """
+    _uninterrupted.append(function)
+    return function
+
+
+def _protect() -> None:
+    # By way of `sys.modules`, since nobody who uses asyncio is to have trio imported.
+    trio: Any = sys.modules["trio"]
+    while _uninterrupted:
+        trio.lowlevel.enable_ki_protection(_uninterrupted.pop())
 
 
 class Life(Protocol):
@@ -42,6 +65,8 @@ class Background(TaskStatus[None]):
     """
 
     def __init__(self) -> None:
+        if not on_asyncio():
+            _protect()
         # Not before the event loop runs: on trio, both belong to it.
         self._scope = anyio.CancelScope(shield=True)
         self._begun = anyio.Event()
@@ -50,6 +75,7 @@ class Background(TaskStatus[None]):
         self._group: TaskGroup | None = None
         self._task: asyncio.Task[None] | None = None
 
+    @uninterrupted
     async def start(self, life: Life, name: str) -> None:
         """Run ``life`` until it says that it has begun; raises what it raised before that.
 
@@ -67,6 +93,9 @@ class Background(TaskStatus[None]):
             self._scope.cancel()
             await self.join()
             await self._leave_group()
+            if isinstance(self._raised, KeyboardInterrupt | SystemExit):
+                # It struck in the task, and is why this was cancelled.
+                await self.leave()
             raise
         if self._over.is_set():
             await self.leave()
@@ -91,14 +120,26 @@ class Background(TaskStatus[None]):
             self._over.set()
             self._begun.set()
 
+    @uninterrupted
     async def join(self) -> None:
-        """Wait until it has ended, even if this is cancelled: then that is raised afterwards."""
+        """Wait until it has ended, even if this is cancelled: then that is raised afterwards.
+
+        An interrupt is, too.
+        """
         if self._task is not None:
             await _wait_out(self._task)
-        else:
-            with anyio.CancelScope(shield=True):
-                await self._over.wait()
+            return
+        interrupt: KeyboardInterrupt | None = None
+        with anyio.CancelScope(shield=True):
+            while not self._over.is_set():
+                try:
+                    await self._over.wait()
+                except KeyboardInterrupt as exc:
+                    interrupt = exc
+        if interrupt is not None:
+            raise interrupt
 
+    @uninterrupted
     async def leave(self) -> None:
         """Let go, when it has ended, from where it was started; raises what it raised."""
         await self._leave_group()
@@ -106,6 +147,7 @@ class Background(TaskStatus[None]):
             raised, self._raised = self._raised, None
             raise raised
 
+    @uninterrupted
     async def _leave_group(self) -> None:
         if self._group is None:
             return

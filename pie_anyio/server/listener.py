@@ -19,7 +19,7 @@ from anyio.abc import ByteStream, SocketAttribute, SocketListener, TaskStatus
 from anyio.streams.buffered import BufferedByteStream
 from anyio.streams.stapled import StapledObjectStream
 
-from pie_anyio.lifetime import Background
+from pie_anyio.lifetime import Background, uninterrupted
 from pie_anyio.server.catalog import Catalog
 from pie_anyio.server.connection import Connection
 from pie_anyio.server.instances import Instances
@@ -220,6 +220,7 @@ class Server:
             raise RuntimeError("the server listens inside of `async with` only")
         return self._address
 
+    @uninterrupted
     async def __aenter__(self) -> Self:
         if self._leave is not None:
             raise RuntimeError("a server is entered once: make another with serve()")
@@ -228,6 +229,7 @@ class Server:
         await self._background.start(self._live, "embedded Pie server")
         return self
 
+    @uninterrupted
     async def __aexit__(
         self,
         exc_type: type[BaseException] | None,
